@@ -1,0 +1,41 @@
+"""The errors that a user can cause, and how they are worded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WorkbenchError(ValueError):
+    """Something that was asked for cannot be done; the text says what, why, and what to do."""
+
+
+class RecipeError(WorkbenchError):
+    """A recipe, or a part of one, has a value that is not allowed."""
+
+
+class TaskError(WorkbenchError):
+    """Data that cannot be measured on: empty, of a wrong shape or type, or with NaN in it."""
+
+
+class StoreError(WorkbenchError):
+    """The store cannot be opened, read or written."""
+
+
+class Cancelled(Exception):  # noqa: N818 - the caller asked for it, so it is not an error
+    """The work was cancelled; what was there before is unchanged."""
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """The end of an error text: what was probably meant, or else everything that is known.
+
+    Returns:
+        ``"Did you mean 'fc2'?"``, or ``"Known: conv1, conv2."``
+    """
+    known = list(known)
+    close = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    if not known:
+        return "There are none."
+    return f"Known: {', '.join(known[:20])}{', …' if len(known) > 20 else '.'}"

@@ -1,0 +1,148 @@
+"""What a recipe costs: numbers that carry their interval, unit and origin."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from workbench.recipe import Recipe
+
+Source = Literal["measured", "simulated", "predicted", "imported"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(_Frozen):
+    """A value, the interval that holds the truth with 95 % confidence, and where it comes from.
+
+    SI units and fractions: seconds, bytes, 0..1. ``low == high == value`` where nothing is uncertain.
+    """
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    source: Source
+
+    @classmethod
+    def exact(cls, value: float, unit: str, source: Source = "measured") -> Estimate:
+        """An Estimate without uncertainty: a counted thing."""
+        return cls(value=value, low=value, high=value, unit=unit, source=source)
+
+    def includes(self, value: float) -> bool:
+        """Whether the interval holds a value: if it holds the baseline, the two cannot be told apart."""
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} {self.unit} [{self.low:.4g}, {self.high:.4g}] {self.source}".replace("  ", " ")
+
+
+class Flips(_Frozen):
+    """Examples on which the candidate and the baseline disagree about being right."""
+
+    lost: int
+    """Right at the baseline, wrong now."""
+    gained: int
+    """Wrong at the baseline, right now."""
+    n: int
+    """Examples compared."""
+    p_value: float
+    """McNemar's exact test of "as many lost as gained"."""
+
+    @property
+    def total(self) -> int:
+        """Examples lost or gained."""
+        return self.lost + self.gained
+
+
+class LayerRow(_Frozen):
+    """One layer of the model as the recipe treats it."""
+
+    name: str
+    kind: str
+    """``Conv2d``, ``Linear``, …"""
+    shape: tuple[int, ...]
+    """Of the weight."""
+    parameters: int
+    """Weights and biases."""
+    weight_bits: int | None
+    activation_bits: int | None
+    bytes: int
+    """Of the layer's tensors in the artifact."""
+    sqnr: float | None
+    """Signal to quantization noise of the weights, dB; None where they are not quantized."""
+    cost: Estimate | None = None
+    """Accuracy won back when this layer alone returns to floating point (fraction, positive: it hurts);
+    None until it was measured."""
+
+
+class Comparison(_Frozen):
+    """A distilled student beside the same student without a teacher: equal steps, seed and order."""
+
+    student: Estimate
+    control: Estimate
+    difference: Estimate
+    """Student minus control, paired over the same test images."""
+    teacher: Estimate
+    parameters: int
+    """Of the student."""
+    steps: int
+    seconds: float
+    """Wall-clock time that both trainings took together."""
+
+
+class Advice(_Frozen):
+    """What the numbers mean in a sentence, and the one change that would help most."""
+
+    verdict: str
+    """``4.0× smaller, not distinguishable in speed here``"""
+    reason: str = ""
+    """Why: ``4-bit weights run in 8-bit kernels on this machine.``"""
+    suggestion: str = ""
+    """``Half of the loss comes from fc1; at 8 bits it would cost 18 kB and win back 0.2 points.``"""
+    recipe: Recipe | None = None
+    """The suggested recipe; None where nothing would help."""
+
+
+class Report(_Frozen):
+    """What a recipe costs, against the baseline: the same model in fp32."""
+
+    recipe: Recipe
+    evaluated: int
+    """Examples seen so far."""
+    total: int
+    """Examples in the task."""
+    accuracy: Estimate
+    drop: Estimate
+    """Baseline accuracy minus this one, on the same examples (positive: something was lost)."""
+    flips: Flips
+    size: Estimate
+    """Bytes of the artifact."""
+    latency: Estimate | None = None
+    """Seconds per call of `recipe.deployment.batch` inputs; None until it was measured."""
+    speedup: Estimate | None = None
+    """Baseline latency over this one, measured interleaved in the same runtime (above 1: faster)."""
+    layers: tuple[LayerRow, ...] = ()
+    distillation: Comparison | None = None
+    advice: Advice | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences that a reader of the numbers has to know."""
+    environment: dict[str, str] = {}
+    """What measured: versions, processor, runtime."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example was seen."""
+        return self.evaluated == self.total
+
+    def __str__(self) -> str:
+        lines = [f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"]
+        for name in ("accuracy", "drop", "size", "latency", "speedup"):
+            estimate = getattr(self, name)
+            if estimate is not None:
+                lines.append(f"  {name:9} {estimate}")
+        lines.append(f"  {'flips':9} {self.flips.lost} lost, {self.flips.gained} gained (p = {self.flips.p_value:.2g})")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
