@@ -1,0 +1,56 @@
+"""Acceleration Workbench: what a model gives up, and what it gains, when it gets smaller and faster.
+
+    import workbench as wb
+
+    bench = wb.zoo.load("seed-cnn")
+    report = bench.measure(wb.Recipe(quantization=wb.Quantization(weight_bits=4, activation_bits=8)))
+    print(report)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workbench import zoo
+from workbench.errors import Cancelled, RecipeError, StoreError, TaskError, WorkbenchError
+from workbench.recipe import Deployment, Distillation, LayerOverride, Quantization, Recipe
+from workbench.report import Estimate, Report
+from workbench.store import Store
+from workbench.task import Task
+
+if TYPE_CHECKING:
+    from workbench.bench import Bench
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bench",
+    "Cancelled",
+    "Deployment",
+    "Distillation",
+    "Estimate",
+    "LayerOverride",
+    "Quantization",
+    "Recipe",
+    "RecipeError",
+    "Report",
+    "Store",
+    "StoreError",
+    "Task",
+    "TaskError",
+    "WorkbenchError",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`Bench` brings the runtimes with it, so it is imported when it is first named."""
+    if name == "Bench":
+        from workbench.bench import Bench
+
+        return Bench
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

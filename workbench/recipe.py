@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer
 
 from workbench.errors import RecipeError
 
@@ -120,6 +120,11 @@ class LayerOverride(Value):
         for name in sorted(self.model_fields_set):
             yield name, getattr(self, name)
 
+    @model_serializer
+    def _what_was_set(self) -> dict[str, int | None]:
+        """Left out and None differ, so only what was set is written."""
+        return dict(self.__repr_args__())
+
     def __hash__(self) -> int:
         return hash(tuple(self.__repr_args__()))
 
@@ -157,12 +162,17 @@ class Quantization(Value):
 
     def bits_for(self, layer: str) -> tuple[int | None, int | None]:
         """Weight and activation bits of a layer, its overrides applied."""
-        matching = [pattern for pattern in self.layers if pattern == layer or fnmatchcase(layer, pattern)]
+        matching = [pattern for pattern in self.layers if self.matches(pattern, layer)]
         matching.sort(key=lambda pattern: (pattern == layer, len(pattern), pattern))
         bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
         for pattern in matching:  # the most specific comes last and wins
             bits |= {name: getattr(self.layers[pattern], name) for name in self.layers[pattern].model_fields_set}
         return bits["weight_bits"], bits["activation_bits"]
+
+    @staticmethod
+    def matches(pattern: str, layer: str) -> bool:
+        """Whether an override's name or wildcard means a layer."""
+        return pattern == layer or fnmatchcase(layer, pattern)
 
     @property
     def active(self) -> bool:
@@ -222,12 +232,8 @@ class Recipe(Value):
         return hash(self.to_json())
 
     def to_json(self) -> str:
-        """The canonical JSON text: sorted keys, no spaces, only what was set."""
-        chosen = self.model_dump(mode="json", exclude_none=True, exclude={"quantization": {"layers"}})
-        layers = self.quantization.layers
-        if layers:
-            chosen["quantization"]["layers"] = {k: v.model_dump(exclude_unset=True) for k, v in layers.items()}
-        return json.dumps(chosen, sort_keys=True, separators=(",", ":"))
+        """The canonical JSON text: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:

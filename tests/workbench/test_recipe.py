@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import workbench
+from workbench import Deployment, Distillation, Quantization, Recipe, RecipeError
+
+bits = st.none() | st.integers(2, 8)
+overrides = st.fixed_dictionaries({}, optional={"weight_bits": bits, "activation_bits": bits})
+quantizations = st.builds(
+    Quantization,
+    weight_bits=bits,
+    activation_bits=bits,
+    method=st.sampled_from(["nearest", "naive"]),
+    scheme=st.sampled_from(["symmetric", "affine"]),
+    granularity=st.sampled_from(["tensor", "channel"]),
+    range=st.sampled_from(["minmax", "percentile", "mse"]),
+    layers=st.dictionaries(st.sampled_from(["conv*", "conv1", "fc?", "fc2"]), overrides, max_size=3),
+)
+distillations = st.none() | st.builds(
+    Distillation, width=st.floats(0.01, 1), temperature=st.floats(0.1, 100), labels=st.integers(0, 10_000)
+)
+deployments = st.builds(Deployment, batch=st.integers(1, 512), threads=st.integers(1, 64))
+recipes = st.builds(Recipe, quantization=quantizations, distillation=distillations, deployment=deployments)
+
+
+@given(recipes)
+def test_json_round_trip_keeps_value_hash_and_key(recipe: Recipe) -> None:
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert hash(again) == hash(recipe)
+    assert again.key == recipe.key
+    assert again.label == recipe.label
+
+
+@given(recipes)
+def test_code_makes_the_same_recipe(recipe: Recipe) -> None:
+    names: dict[str, object] = {}
+    exec(recipe.code(), names)  # noqa: S102 - our own text, which is what a user pastes
+    assert names["recipe"] == recipe
+
+
+@given(recipes, recipes)
+def test_equal_recipes_and_only_these_share_a_key(one: Recipe, other: Recipe) -> None:
+    assert (one == other) == (one.key == other.key)
+
+
+def test_the_order_of_overrides_does_not_matter() -> None:
+    first = Quantization(layers={"fc1": {"weight_bits": 4}, "fc2": {"weight_bits": 8}})
+    second = Quantization(layers={"fc2": {"weight_bits": 8}, "fc1": {"weight_bits": 4}})
+    assert first == second
+    assert Recipe(quantization=first).key == Recipe(quantization=second).key
+
+
+def test_the_most_specific_override_wins_field_by_field() -> None:
+    quantization = Quantization(
+        weight_bits=4,
+        activation_bits=8,
+        layers={
+            "*": {"activation_bits": 7},
+            "conv*": {"weight_bits": 6},
+            "conv1": {"weight_bits": None},
+        },
+    )
+    assert quantization.bits_for("conv1") == (None, 7)
+    assert quantization.bits_for("conv2") == (6, 7)
+    assert quantization.bits_for("fc1") == (4, 7)
+
+
+BAD_BITS = [0, 1, 9, -3, 4.5, "four", float("nan"), True, 2**70]
+
+
+@pytest.mark.parametrize("bad", BAD_BITS, ids=str)
+@pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
+def test_bad_bits_name_the_field_the_value_and_what_is_allowed(field: str, bad: object) -> None:
+    with pytest.raises(RecipeError) as error:
+        Quantization(**{field: bad})
+    assert field in str(error.value)
+    assert repr(bad) in str(error.value)
+    assert "2 to 8" in str(error.value)
+
+
+@pytest.mark.parametrize("bad", BAD_BITS, ids=str)
+def test_bad_bits_deep_in_a_recipe_name_the_layer(bad: object) -> None:
+    with pytest.raises(RecipeError, match=r"fc2\.weight_bits|fc2.*weight_bits"):
+        Recipe(quantization={"layers": {"fc2": {"weight_bits": bad}}})
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Deployment(batch=0), "batch"),
+        (lambda: Deployment(batch=1.5), "batch"),
+        (lambda: Deployment(threads=0), "threads"),
+        (lambda: Deployment(device="toaster"), "device"),
+        (lambda: Deployment(runtime=""), "runtime"),
+        (lambda: Distillation(temperature=0), "temperature"),
+        (lambda: Distillation(temperature=float("nan")), "temperature"),
+        (lambda: Distillation(width=0), "width"),
+        (lambda: Distillation(width=1.5), "width"),
+        (lambda: Distillation(weight=-0.1), "weight"),
+        (lambda: Distillation(epochs=0), "epochs"),
+        (lambda: Distillation(labels=-1), "labels"),
+        (lambda: Quantization(method="magic"), "method"),
+        (lambda: Quantization(range=7), "range"),
+        (lambda: Quantization(bits=4), "bits"),
+        (lambda: Recipe(version=2), "version"),
+    ],
+)
+def test_other_bad_values_name_their_field(make, field: str) -> None:
+    with pytest.raises(RecipeError, match=field):
+        make()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "4", '{"version": 99}', '{"what": 1}', "[" * 100_000])
+def test_bad_json_is_refused_in_words(text: str) -> None:
+    with pytest.raises(RecipeError):
+        Recipe.from_json(text)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_any_json_is_a_recipe_or_a_recipe_error(value: object) -> None:
+    try:
+        Recipe.from_json(json.dumps({"quantization": value}))
+    except RecipeError:
+        pass
+
+
+def test_numpy_integers_are_whole_numbers() -> None:
+    assert Quantization(weight_bits=np.int64(4)) == Quantization(weight_bits=4)
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = Recipe(quantization=Quantization(layers={"fc2": {"weight_bits": 8}}))
+    with pytest.raises(Exception, match="frozen"):
+        recipe.version = 1
+    with pytest.raises(TypeError, match="replace"):
+        recipe.quantization.layers["fc1"] = {}
+
+
+def test_replace_validates() -> None:
+    with pytest.raises(RecipeError, match="weight_bits"):
+        Quantization(weight_bits=4).replace(weight_bits=9)
+
+
+def test_labels_are_short_and_tell_recipes_apart() -> None:
+    assert Recipe().label == "fp32"
+    assert Recipe(quantization=Quantization(weight_bits=4, activation_bits=8)).label == "W4 A8"
+    assert (
+        Recipe(quantization=Quantization(weight_bits=4, activation_bits=8, layers={"fc2": {"weight_bits": 8}})).label
+        == "W4 A8, fc2 W8"
+    )
+
+
+def test_the_face_of_the_package() -> None:
+    assert {"Bench", "Recipe", "Quantization", "Distillation", "Deployment", "Task", "zoo"} <= set(dir(workbench))

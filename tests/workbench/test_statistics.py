@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from workbench import statistics
+
+counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_proportion_is_wilsons_interval(hits_n: tuple[int, int]) -> None:
+    hits, n = hits_n
+    ours = statistics.proportion(hits, n, "simulated")
+    theirs = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert ours.value == hits / n
+    assert ours.low == pytest.approx(theirs.low, abs=1e-9)
+    assert ours.high == pytest.approx(theirs.high, abs=1e-9)
+    assert 0 <= ours.low <= ours.value <= ours.high <= 1
+
+
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_mcnemar_is_the_exact_sign_test(lost: int, gained: int) -> None:
+    ours = statistics.mcnemar(lost, gained)
+    if lost + gained == 0:
+        assert ours == 1
+    elif lost + gained <= 1000:
+        assert ours == pytest.approx(stats.binomtest(lost, lost + gained).pvalue, rel=1e-6)
+    else:
+        assert ours == pytest.approx(stats.binomtest(lost, lost + gained).pvalue, rel=0.05, abs=1e-4)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.012), (0.002, 0.002), (0.1, 0.05)])
+def test_paired_intervals_cover_the_truth_about_95_times_in_100(lost: float, gained: float) -> None:
+    drawn = np.random.default_rng(1).multinomial(1000, [lost, gained, 1 - lost - gained], 2000)
+    covered = 0
+    for b, c, _ in drawn.tolist():
+        estimate = statistics.paired_difference(b, c, 1000, "simulated")
+        covered += estimate.low <= lost - gained <= estimate.high
+    assert 0.925 <= covered / len(drawn) <= 0.985
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.data())
+def test_paired_difference_holds_its_value(lost_n: tuple[int, int], data: st.DataObject) -> None:
+    lost, n = lost_n
+    gained = data.draw(st.integers(0, n - lost))
+    estimate = statistics.paired_difference(lost, gained, n, "simulated")
+    assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
+    mirrored = statistics.paired_difference(gained, lost, n, "simulated")
+    assert mirrored.low == pytest.approx(-estimate.high)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=60))
+def test_median_interval_lies_within_the_samples(samples: list[float]) -> None:
+    estimate = statistics.median_interval(np.array(samples), "s")
+    assert min(samples) <= estimate.low <= estimate.value <= estimate.high <= max(samples)
+    assert estimate.value == pytest.approx(np.median(samples))

@@ -1,0 +1,396 @@
+"""A model on a task: turns recipes into reports. The only way to a number."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from workbench import advice, runtimes, statistics
+from workbench.distillation import losses
+from workbench.distillation.trainer import Progress
+from workbench.errors import RecipeError, WorkbenchError, nearest
+from workbench.evaluation import BATCH, Evaluation, Outcomes
+from workbench.grid import QuantizedLayer
+from workbench.network import Network
+from workbench.quantization.quantizer import LayerSpec, specs
+from workbench.recipe import Distillation, Recipe
+from workbench.report import Comparison, Estimate, LayerRow, Report
+from workbench.store import Store
+from workbench.task import Task
+from workbench.trained_students import TrainedStudents
+
+FIRST_EXAMPLES = 1000
+"""The first report of a stream rests on as many examples, unless they take longer than `SECONDS_BETWEEN`."""
+SECONDS_BETWEEN = 0.08
+COST_EXAMPLES = 5000
+"""Examples on which the cost of each layer is measured."""
+
+
+class LayerInfo(NamedTuple):
+    """A layer that can be quantized."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+class Offer(NamedTuple):
+    """Something that could be chosen."""
+
+    name: str
+    reason: str | None
+    """Why it cannot be chosen here; None where it can."""
+
+
+class Bench:
+    """A model on a task, with its caches.
+
+    Example:
+        >>> import workbench as wb
+        >>> bench = wb.zoo.load("seed-cnn")
+        >>> bench.measure(wb.Recipe(quantization=wb.Quantization(weight_bits=8))).accuracy.source
+        'simulated'
+    """
+
+    def __init__(self, model: nn.Module, task: Task, *, name: str | None = None, store: Store | None = None) -> None:
+        """
+        Args:
+            model: Takes a batch of the task's inputs and returns logits of shape (n, classes). It is
+                copied; the one that was given is left as it is.
+            task: What it is measured on.
+            name: How the page calls it; the class's name by default.
+            store: Where reports are kept; the user's own store by default.
+        """
+        if not isinstance(model, nn.Module):
+            raise WorkbenchError(f"Bench needs a torch.nn.Module; this is a {type(model).__name__}.")
+        self.name = name or type(model).__name__
+        self.task = task
+        self.store = store or Store()
+        self._network = Network(model, task.calibration, -(-len(task) // BATCH))
+        self._evaluation = Evaluation(task)
+        self._students = TrainedStudents(self._network, task, self.store.folder / "students")
+        self._measuring = threading.RLock()  # two timings at once would spoil both
+
+    def __repr__(self) -> str:
+        return f"Bench({self.name!r}: {self.description})"
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of the model."""
+        return self._network.parameters
+
+    @property
+    def description(self) -> str:
+        """``93,322 parameters · Fashion-MNIST, 10,000 test images``."""
+        return f"{self.parameters:,} parameters · {self.task.description or repr(self.task)}"
+
+    @property
+    def training_images(self) -> int:
+        """Examples that a student can be trained on; 0 where the task has none."""
+        return self._students.available
+
+    @cached_property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers that can be quantized, in the order of the module tree."""
+        return tuple(
+            LayerInfo(name, type(m).__name__, tuple(m.weight.shape), sum(p.numel() for p in m.parameters()))
+            for name, m in self._network.layers.items()
+        )
+
+    @cached_property
+    def baseline(self) -> Report:
+        """The model in fp32 (without latency, which depends on the deployment)."""
+        *_, report = self.stream(Recipe())
+        return report
+
+    # What can be chosen
+
+    def runtimes(self) -> tuple[Offer, ...]:
+        """What can run the model, and why some cannot here."""
+        return tuple(Offer(*offer) for offer in runtimes.offers())
+
+    def devices(self) -> tuple[Offer, ...]:
+        """Where it can run."""
+        return tuple(Offer(*offer) for offer in runtimes.device_offers())
+
+    def teachers(self) -> tuple[Offer, ...]:
+        """Who can teach a student of this model."""
+        return tuple(Offer(*offer) for offer in self._students.teachers())
+
+    def check(self, recipe: Recipe) -> None:
+        """Whether this bench can measure a recipe.
+
+        Raises:
+            RecipeError: A layer, runtime, device, teacher or loss that is not here; what is, is named.
+        """
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(f"A workbench.Recipe is needed; this is a {type(recipe).__name__}.")
+        known = [layer.name for layer in self.layers]
+        for pattern in recipe.quantization.layers:
+            if not any(recipe.quantization.matches(pattern, name) for name in known):
+                raise RecipeError(f"quantization.layers: there is no layer {pattern!r}. {nearest(pattern, known)}")
+        deployment = recipe.deployment
+        for field, value, offers in (
+            ("runtime", deployment.runtime, self.runtimes()),
+            ("device", deployment.device, self.devices()),
+        ):
+            reasons = dict(offers)
+            if value not in reasons:
+                raise RecipeError(f"deployment.{field}: there is no {field} {value!r}. {nearest(value, reasons)}")
+            if reasons[value] is not None:
+                raise RecipeError(f"deployment.{field}: {reasons[value]}")
+        if deployment.device not in runtimes.get(deployment.runtime).devices():
+            raise RecipeError(f"deployment.device: {deployment.runtime} does not run on {deployment.device} here.")
+        if recipe.distillation is not None:
+            losses.get(recipe.distillation.loss)
+            self._students.check(recipe.distillation)
+
+    # Measuring
+
+    def known(self, recipe: Recipe) -> Report | None:
+        """The finished report of a recipe if there is one, without any work."""
+        return self.store.get(recipe.key, self._network.key, self._data_key(recipe), self._environment_key)
+
+    def measure(self, recipe: Recipe, cancel: threading.Event | None = None) -> Report:
+        """All examples, all numbers. Trains the recipe's student first if that was not done yet.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set; nothing is kept.
+        """
+        *_, report = self.follow(recipe, cancel)
+        return report
+
+    def stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
+        """Reports that grow with the examples seen, the first within 100 ms (seed-cnn), until all were.
+
+        Accuracy, drop and flips carry intervals from the first report on; size and layers are exact
+        at once; latency is left to `measure`.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        self.check(recipe)
+        started = time.perf_counter()
+        network = self._network_for(recipe, cancel)
+        asked = specs(recipe.quantization, network.layers)
+        size = Estimate.exact(len(network.artifact(recipe.quantization, recipe.to_json())), "B")
+        rows = network.rows(recipe.quantization)
+        comparison = self._comparison(recipe, cancel)
+        spoken = started
+        plain = self._evaluation.stream(self._network, self._fp32, self._network, cancel)
+        baseline = next(plain)
+        for outcomes in self._evaluation.stream(network, asked, self._network, cancel):
+            seen, now = len(outcomes.right), time.perf_counter()
+            while len(baseline.right) < seen:
+                baseline = next(plain)
+            first = spoken == started and (seen >= FIRST_EXAMPLES or now - started > SECONDS_BETWEEN)
+            if seen < len(self.task) and not first and (spoken == started or now - spoken < SECONDS_BETWEEN):
+                continue
+            spoken = now
+            yield Report(
+                recipe=recipe,
+                evaluated=seen,
+                total=len(self.task),
+                accuracy=self._origin(recipe, outcomes.accuracy()),
+                drop=self._origin(recipe, outcomes.drop(baseline.right)),
+                flips=outcomes.flips(baseline.right),
+                size=size,
+                layers=rows,
+                distillation=comparison,
+                environment=self._environment,
+            )
+
+    def follow(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
+        """As `stream`, then the same report with latency, then with what each layer costs and advice.
+
+        The last report is final and kept in the store; a recipe that was measured before comes from there.
+        """
+        self.check(recipe)
+        known = self.known(recipe)
+        if known is not None:
+            yield known
+            return
+        for report in self.stream(recipe, cancel):
+            yield report
+        report = self._timed(report, cancel)
+        yield report
+        for rows in self._costs(recipe, cancel):
+            report = report.model_copy(update={"layers": rows})
+            yield report
+        note = runtimes.get(recipe.deployment.runtime).note(list(self._layers(recipe).values()))
+        told = advice.advise(report, self.baseline, note, lambda other: self._against(recipe, other, cancel))
+        report = report.model_copy(update={"advice": told})
+        self.store.put(report, self._network.key, self._data_key(recipe), self._environment_key)
+        yield report
+
+    # Students
+
+    def distilled(self, distillation: Distillation) -> bool:
+        """Whether the student of these settings was trained already."""
+        return self._students.known(distillation)
+
+    def distil(self, distillation: Distillation, cancel: threading.Event | None = None) -> Iterator[Progress]:
+        """Train a student and, beside it, its control; a student that is known comes at once.
+
+        Args:
+            distillation: The settings.
+            cancel: Stops within a step; the best so far is used from then on in this process.
+
+        Yields:
+            Several times a second. The last one has ``done=True``.
+        """
+        self.check(Recipe(distillation=distillation))
+        return self._students.train(distillation, cancel)
+
+    # Shipping
+
+    def export(self, recipe: Recipe, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write what a recipe makes: ``.onnx`` (quantized graph) or ``.safetensors`` (packed weights).
+
+        Raises:
+            WorkbenchError: The ending is unknown, the file exists, or it cannot be written; an
+                existing file is left whole.
+        """
+        self.check(recipe)
+        path = Path(path)
+        if path.suffix not in (".onnx", ".safetensors"):
+            raise WorkbenchError(f"{path.name}: the ending says what is written; .onnx and .safetensors are known.")
+        if path.exists() and not overwrite:
+            raise WorkbenchError(f"{path} exists; pass overwrite=True to replace it.")
+        network = self._network_for(recipe)
+        if path.suffix == ".onnx":
+            content = network.graph.quantized(network.quantized(specs(recipe.quantization, network.layers)))
+        else:
+            content = network.artifact(recipe.quantization, recipe.to_json())
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise WorkbenchError(f"{path} cannot be written: {error}.") from error
+        return path
+
+    # Inside
+
+    @cached_property
+    def _fp32(self) -> dict[str, LayerSpec]:
+        return {name: LayerSpec(None, None) for name in self._network.layers}
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "processor": _processor(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **runtimes.versions(),
+        }
+
+    @cached_property
+    def _environment_key(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self._environment.items())
+
+    def _data_key(self, recipe: Recipe) -> str:
+        return self.task.key if recipe.distillation is None else f"{self.task.key}+{self.task.training_key}"
+
+    def _network_for(self, recipe: Recipe, cancel: threading.Event | None = None) -> Network:
+        if recipe.distillation is None:
+            return self._network
+        return self._students.network(recipe.distillation, cancel)
+
+    def _layers(self, recipe: Recipe) -> dict[str, QuantizedLayer]:
+        network = self._network_for(recipe)
+        return network.quantized(specs(recipe.quantization, network.layers))
+
+    def _origin(self, recipe: Recipe, estimate: Estimate) -> Estimate:
+        """fp32 is what runs, so its accuracy is measured; on a grid it is simulated."""
+        return estimate if recipe.quantization.active else estimate.model_copy(update={"source": "measured"})
+
+    def _comparison(self, recipe: Recipe, cancel: threading.Event | None) -> Comparison | None:
+        if recipe.distillation is None:
+            return None
+        trained = self._students.trained(recipe.distillation)
+        right = {
+            who: self._evaluation.all(network, {n: LayerSpec(None, None) for n in network.layers}, self._network, cancel)
+            for who, network in trained.networks.items()
+        }
+        both = statistics.flips(
+            int((right["control"] & ~right["student"]).sum()), int((right["student"] & ~right["control"]).sum()), len(self.task)
+        )
+        return Comparison(
+            student=_measured(Outcomes(right["student"]).accuracy()),
+            control=_measured(Outcomes(right["control"]).accuracy()),
+            teacher=_measured(Outcomes(right["teacher"]).accuracy()),
+            difference=statistics.paired_difference(both.gained, both.lost, both.n, "measured"),
+            parameters=trained.networks["student"].parameters,
+            steps=trained.steps,
+            seconds=trained.seconds,
+        )
+
+    def _timed(self, report: Report, cancel: threading.Event | None) -> Report:
+        recipe = report.recipe
+        with self._measuring:
+            timing = runtimes.time(
+                recipe.deployment,
+                candidate=self._network_for(recipe),
+                layers=self._layers(recipe),
+                baseline=self._network,
+                example=self.task.calibration,
+                cancel=cancel,
+            )
+        note = runtimes.get(recipe.deployment.runtime).note(list(self._layers(recipe).values()))
+        notes = (*report.notes, *((note,) if note else ()))
+        return report.model_copy(update={"latency": timing.candidate, "speedup": timing.speedup, "notes": notes})
+
+    def _costs(self, recipe: Recipe, cancel: threading.Event | None) -> Iterator[tuple[LayerRow, ...]]:
+        """Layer rows with the accuracy won back when one layer alone returns to fp32, filled in as they come."""
+        network = self._network_for(recipe)
+        asked = specs(recipe.quantization, network.layers)
+        quantized = [name for name, spec in asked.items() if any(spec)]
+        if not quantized:
+            return
+        own = self._evaluation.all(network, asked, self._network, cancel)
+        rows = {row.name: row for row in network.rows(recipe.quantization)}
+        for name in reversed(quantized):  # the last layers first: what comes before them is remembered
+            restored = {**asked, name: LayerSpec(None, None)}
+            for outcomes in self._evaluation.stream(network, restored, self._network, cancel):
+                if len(outcomes.right) >= COST_EXAMPLES:
+                    break
+            cost = outcomes.drop(own)
+            cost = cost.model_copy(update={"value": -cost.value, "low": -cost.high, "high": -cost.low})
+            rows[name] = rows[name].model_copy(update={"cost": cost})
+            yield tuple(rows.values())
+
+    def _against(self, recipe: Recipe, other: Recipe, cancel: threading.Event | None) -> tuple[Estimate, float]:
+        """Accuracy that another recipe wins against this one, paired, and the bytes that it adds."""
+        network = self._network_for(other)
+        mine = self._evaluation.all(network, specs(recipe.quantization, network.layers), self._network, cancel)
+        theirs = self._evaluation.all(network, specs(other.quantization, network.layers), self._network, cancel)
+        won = Outcomes(mine).drop(theirs)
+        sizes = [len(network.artifact(r.quantization, r.to_json())) for r in (recipe, other)]
+        return won, sizes[1] - sizes[0]
+
+
+def _measured(estimate: Estimate) -> Estimate:
+    return estimate.model_copy(update={"source": "measured"})
+
+
+def _processor() -> str:
+    """The processor's name; /proc/cpuinfo says more than `platform` on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

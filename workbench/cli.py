@@ -1,0 +1,86 @@
+"""The command line: ``workbench measure seed-cnn --weight-bits 4 --json``.
+
+Other packages add commands through the entry point group ``workbench.commands``; ``workbench app``
+comes from `widgets`, so that the engine alone needs no Jupyter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from workbench.errors import WorkbenchError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 1 with a sentence on stderr for what cannot be done, or 130 after Ctrl+C.
+    """
+    parser = argparse.ArgumentParser(prog="workbench", description="Bits, distillation and devices, measured.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_measure(commands)
+    for entry in entry_points(group="workbench.commands"):
+        entry.load()(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except WorkbenchError as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("measure", help="measure one recipe on a model of the zoo")
+    parser.add_argument("model", help="a name of the zoo, such as seed-cnn")
+    parser.add_argument("--recipe", metavar="FILE", help="a recipe as JSON; the options below change it")
+    parser.add_argument("--weight-bits", type=int, metavar="N", help="2 to 8")
+    parser.add_argument("--activation-bits", type=int, metavar="N", help="2 to 8")
+    parser.add_argument("--method", metavar="NAME", help="nearest or naive")
+    parser.add_argument("--scheme", metavar="NAME", help="symmetric or affine")
+    parser.add_argument("--granularity", metavar="NAME", help="tensor or channel")
+    parser.add_argument("--range", metavar="NAME", help="minmax, percentile or mse")
+    parser.add_argument("--layer", action="append", default=[], metavar="NAME=BITS", help="weight bits of one layer")
+    parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or eager")
+    parser.add_argument("--threads", type=int, metavar="N")
+    parser.add_argument("--batch", type=int, metavar="N", help="inputs per call")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_measure)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from workbench import zoo
+    from workbench.recipe import Deployment, Quantization, Recipe
+
+    recipe = Recipe()
+    if options.recipe:
+        try:
+            recipe = Recipe.from_json(Path(options.recipe).read_text())
+        except OSError as error:
+            raise WorkbenchError(f"The recipe {options.recipe} cannot be read: {error.strerror}.") from error
+
+    def chosen(kind: type[Quantization | Deployment]) -> dict[str, object]:
+        named = {name: getattr(options, name, None) for name in kind.model_fields}
+        return {name: value for name, value in named.items() if value is not None}
+
+    quantization = recipe.quantization.replace(**chosen(Quantization))
+    layers = dict(quantization.layers)
+    for text in options.layer:
+        name, _, bits = text.partition("=")
+        if not bits.isdigit():
+            raise WorkbenchError(f"--layer {text}: NAME=BITS is expected, such as fc2=8.")
+        layers[name] = {"weight_bits": int(bits)}
+    recipe = recipe.replace(
+        quantization=quantization.replace(layers=layers),
+        deployment=recipe.deployment.replace(**chosen(Deployment)),
+    )
+    report = zoo.load(options.model).measure(recipe)
+    print(report.model_dump_json(indent=2) if options.json else report)
+    return 0

@@ -1,0 +1,106 @@
+"""From values to a grid: which range it spans, and the scale and zero point that follow.
+
+Weights come as rows, one per scale; activations as a histogram. Both are samples with a count, so
+that one search serves them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.grid import Grid
+
+OUTERMOST = 0.001  # share of values outside a percentile range
+COARSE = torch.linspace(0.2, 1.0, 21)  # shares of the full range that the MSE search tries first
+FINE = torch.linspace(-0.032, 0.032, 9)  # and then round the best of these
+
+
+def grid_over(low: Tensor, high: Tensor, bits: int, scheme: str, axis: int | None = None) -> Grid:
+    """The grid that spans a range, with torch's observers' formulas for scale and zero point.
+
+    Args:
+        low: Smallest values, shape () or (channels,).
+        high: Largest values, the same shape.
+        bits: 2 to 8.
+        scheme: ``symmetric`` (signed, zero point 0) or ``affine`` (unsigned, zero inside the range).
+        axis: The axis that the channels run along.
+    """
+    low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
+    steps = 2**bits - 1
+    smallest = torch.finfo(torch.float32).eps
+    if scheme == "symmetric":
+        scale = (torch.maximum(-low, high) / (steps / 2)).clamp(min=smallest)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        return Grid(scale, zero, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, bits, axis)
+    scale = ((high - low) / steps).clamp(min=smallest)
+    zero = (-torch.round(low / scale)).clamp(0, steps).to(torch.int32)
+    return Grid(scale, zero, 0, steps, bits, axis)
+
+
+def naive_grid(bits: int) -> Grid:
+    """The survey's ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``: steps of 2^(1-n), and nothing below zero."""
+    return Grid(torch.tensor(2.0 ** (1 - bits)), torch.tensor(0, dtype=torch.int32), 0, 2 ** (bits - 1) - 1, bits)
+
+
+def spanned(
+    values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: str
+) -> tuple[Tensor, Tensor]:
+    """The range that a grid should span.
+
+    Args:
+        values: Shape (rows, n): one range per row.
+        counts: How often each value occurs, shape (n,); None: once each.
+        bits: 2 to 8.
+        scheme: ``symmetric`` or ``affine``.
+        how: ``minmax``, ``percentile`` or ``mse``.
+
+    Returns:
+        low and high, each of shape (rows,).
+    """
+    low, high = values.amin(1), values.amax(1)
+    if how == "percentile":
+        return _percentile(values, counts, scheme, low, high)
+    if how == "mse":
+        return _least_squares(values, counts, bits, scheme, low, high)
+    return low, high
+
+
+def _percentile(
+    values: Tensor, counts: Tensor | None, scheme: str, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    if scheme == "symmetric":
+        values = values.abs()
+    ordered, order = values.sort(1)
+    weight = torch.ones_like(ordered) if counts is None else counts.to(ordered.dtype)[order]
+    reached = weight.cumsum(1) / weight.sum(1, keepdim=True)
+
+    def at(share: float) -> Tensor:
+        index = torch.searchsorted(reached, torch.full((len(ordered), 1), share)).clamp(max=ordered.shape[1] - 1)
+        return ordered.gather(1, index).squeeze(1)
+
+    if scheme == "symmetric":
+        top = at(1 - OUTERMOST)
+        return -top, top
+    return torch.maximum(low, at(OUTERMOST / 2)), torch.minimum(high, at(1 - OUTERMOST / 2))
+
+
+def _least_squares(
+    values: Tensor, counts: Tensor | None, bits: int, scheme: str, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The share of the full range with the least squared rounding error, row by row, coarse to fine."""
+
+    def error(share: Tensor) -> Tensor:
+        residual = grid_over(low * share, high * share, bits, scheme, axis=0).fake_quantize(values).sub_(values).square_()
+        return (residual if counts is None else residual.mul_(counts)).sum(1)
+
+    best = torch.ones_like(low)
+    least = error(best)
+    for candidates in (COARSE.unbind(), FINE.unbind()):
+        centre = best if candidates[0] < 0 else torch.zeros_like(best)
+        for offset in candidates:
+            share = (centre + offset).clamp(0.02, 1.0)
+            found = error(share)
+            better = found < least
+            best, least = torch.where(better, share, best), torch.where(better, found, least)
+    return low * best, high * best
