@@ -1,10 +1,10 @@
 """Acceleration Workbench: what a model gives up, and what it gains, when it gets smaller and faster.
 
-    import workbench as wb
+import workbench as wb
 
-    bench = wb.zoo.load("seed-cnn")
-    report = bench.measure(wb.Recipe(quantization=wb.Quantization(weight_bits=4, activation_bits=8)))
-    print(report)
+bench = wb.zoo.load("seed-cnn")
+report = bench.measure(wb.Recipe(quantization=wb.Quantization(weight_bits=4, activation_bits=8)))
+print(report)
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def _first_step(report: Report, verdict: str, attempt: Try) -> Advice:
     outcome = "no measurable loss" if won.includes(0) else f"a loss of {_points(won)}"
     if report.recipe.distillation is None:
         verdict = "The baseline: nothing is quantized"
-    return Advice(verdict=verdict, suggestion=f"8 bits everywhere would save {_kilobytes(added)}, with {outcome}.", recipe=recipe)
+    return Advice(
+        verdict=verdict, suggestion=f"8 bits everywhere would save {_kilobytes(added)}, with {outcome}.", recipe=recipe
+    )
 
 
 def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Estimate, attempt: Try) -> Advice:

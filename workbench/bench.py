@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from workbench import advice, runtimes, statistics
-from workbench.distillation import losses
 from workbench.distillation.trainer import Progress
 from workbench.errors import RecipeError, WorkbenchError, nearest
 from workbench.evaluation import BATCH, Evaluation, Outcomes
@@ -26,7 +25,7 @@ from workbench.recipe import Distillation, Recipe
 from workbench.report import Comparison, Estimate, LayerRow, Report
 from workbench.store import Store
 from workbench.task import Task
-from workbench.trained_students import TrainedStudents
+from workbench.trained_students import Teacher, TrainedStudents
 
 FIRST_EXAMPLES = 1000
 """The first report of a stream rests on as many examples, unless they take longer than `SECONDS_BETWEEN`."""
@@ -62,7 +61,15 @@ class Bench:
         'simulated'
     """
 
-    def __init__(self, model: nn.Module, task: Task, *, name: str | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        name: str | None = None,
+        store: Store | None = None,
+        teachers: Mapping[str, Teacher] | None = None,
+    ) -> None:
         """
         Args:
             model: Takes a batch of the task's inputs and returns logits of shape (n, classes). It is
@@ -70,15 +77,17 @@ class Bench:
             task: What it is measured on.
             name: How the page calls it; the class's name by default.
             store: Where reports are kept; the user's own store by default.
+            teachers: Networks, or functions that load them, that a student can learn from beside the model.
         """
         if not isinstance(model, nn.Module):
             raise WorkbenchError(f"Bench needs a torch.nn.Module; this is a {type(model).__name__}.")
         self.name = name or type(model).__name__
         self.task = task
         self.store = store or Store()
-        self._network = Network(model, task.calibration, -(-len(task) // BATCH))
+        batches = -(-len(task) // BATCH)
+        self._network = Network(model, task.calibration, batches)
         self._evaluation = Evaluation(task)
-        self._students = TrainedStudents(self._network, task, self.store.folder / "students")
+        self._students = TrainedStudents(self._network, task, self.store.folder / "students", batches, teachers or {})
         self._measuring = threading.RLock()  # two timings at once would spoil both
 
     def __repr__(self) -> str:
@@ -152,14 +161,15 @@ class Bench:
         if deployment.device not in runtimes.get(deployment.runtime).devices():
             raise RecipeError(f"deployment.device: {deployment.runtime} does not run on {deployment.device} here.")
         if recipe.distillation is not None:
-            losses.get(recipe.distillation.loss)
             self._students.check(recipe.distillation)
 
     # Measuring
 
     def known(self, recipe: Recipe) -> Report | None:
         """The finished report of a recipe if there is one, without any work."""
-        return self.store.get(recipe.key, self._network.key, self._data_key(recipe), self._environment_key)
+        if recipe.distillation is not None and not self.distilled(recipe.distillation):
+            return None
+        return self.store.get(recipe.key, self._model_key(recipe), self.task.key, self._environment_key)
 
     def measure(self, recipe: Recipe, cancel: threading.Event | None = None) -> Report:
         """All examples, all numbers. Trains the recipe's student first if that was not done yet.
@@ -232,7 +242,7 @@ class Bench:
         note = runtimes.get(recipe.deployment.runtime).note(list(self._layers(recipe).values()))
         told = advice.advise(report, self.baseline, note, lambda other: self._against(recipe, other, cancel))
         report = report.model_copy(update={"advice": told})
-        self.store.put(report, self._network.key, self._data_key(recipe), self._environment_key)
+        self.store.put(report, self._model_key(recipe), self.task.key, self._environment_key)
         yield report
 
     # Students
@@ -302,13 +312,15 @@ class Bench:
     def _environment_key(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._environment.items())
 
-    def _data_key(self, recipe: Recipe) -> str:
-        return self.task.key if recipe.distillation is None else f"{self.task.key}+{self.task.training_key}"
+    def _model_key(self, recipe: Recipe) -> str:
+        """The model's weights and, with a student, the student's: a cancelled training makes other ones."""
+        own = self._network.key
+        return own if recipe.distillation is None else f"{own}+{self._network_for(recipe).key}"
 
     def _network_for(self, recipe: Recipe, cancel: threading.Event | None = None) -> Network:
         if recipe.distillation is None:
             return self._network
-        return self._students.network(recipe.distillation, cancel)
+        return self._students.get(recipe.distillation, cancel).networks["student"]
 
     def _layers(self, recipe: Recipe) -> dict[str, QuantizedLayer]:
         network = self._network_for(recipe)
@@ -321,13 +333,17 @@ class Bench:
     def _comparison(self, recipe: Recipe, cancel: threading.Event | None) -> Comparison | None:
         if recipe.distillation is None:
             return None
-        trained = self._students.trained(recipe.distillation)
+        trained = self._students.get(recipe.distillation, cancel)
         right = {
-            who: self._evaluation.all(network, {n: LayerSpec(None, None) for n in network.layers}, self._network, cancel)
+            who: self._evaluation.all(
+                network, {n: LayerSpec(None, None) for n in network.layers}, self._network, cancel
+            )
             for who, network in trained.networks.items()
         }
         both = statistics.flips(
-            int((right["control"] & ~right["student"]).sum()), int((right["student"] & ~right["control"]).sum()), len(self.task)
+            int((right["control"] & ~right["student"]).sum()),
+            int((right["student"] & ~right["control"]).sum()),
+            len(self.task),
         )
         return Comparison(
             student=_measured(Outcomes(right["student"]).accuracy()),

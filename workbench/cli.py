@@ -71,7 +71,7 @@ def _measure(options: argparse.Namespace) -> int:
         return {name: value for name, value in named.items() if value is not None}
 
     quantization = recipe.quantization.replace(**chosen(Quantization))
-    layers = dict(quantization.layers)
+    layers: dict[str, object] = dict(quantization.layers)
     for text in options.layer:
         name, _, bits = text.partition("=")
         if not bits.isdigit():

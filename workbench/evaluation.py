@@ -17,7 +17,7 @@ from workbench.quantization.quantizer import LayerSpec
 from workbench.report import Estimate, Flips
 from workbench.task import Task
 
-BATCH = 250
+BATCH = 100  # activations of the widest layer stay in the cache; larger batches are slower
 REMEMBERED_OUTCOMES = 256
 
 
@@ -60,7 +60,11 @@ class Evaluation:
         self._lock = threading.Lock()
 
     def stream(
-        self, network: Network, asked: Mapping[str, LayerSpec], reference: Network, cancel: threading.Event | None = None
+        self,
+        network: Network,
+        asked: Mapping[str, LayerSpec],
+        reference: Network,
+        cancel: threading.Event | None = None,
     ) -> Iterator[Outcomes]:
         """Outcomes after every batch, until all examples were seen; from memory if they were seen before.
 
@@ -96,7 +100,11 @@ class Evaluation:
             yield Outcomes(right[:stop])
 
     def all(
-        self, network: Network, asked: Mapping[str, LayerSpec], reference: Network, cancel: threading.Event | None = None
+        self,
+        network: Network,
+        asked: Mapping[str, LayerSpec],
+        reference: Network,
+        cancel: threading.Event | None = None,
     ) -> Tensor:
         """Which examples were right, shape (n,)."""
         *_, last = self.stream(network, asked, reference, cancel)

@@ -38,7 +38,7 @@ class Grid:
         return values.reshape([-1 if axis == self.axis else 1 for axis in range(x.dim())])
 
     def _rounded(self, x: Tensor) -> Tensor:
-        """q - zero_point as floats, in the layout of x; NaN stays NaN."""
+        """Q - zero_point as floats, in the layout of x; NaN stays NaN."""
         scale = self._along(self.scale, x)
         zero = self._along(self.zero_point, x)
         # torch multiplies by the float32 inverse as well: a division would round differently

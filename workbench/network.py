@@ -33,7 +33,7 @@ class Network:
         """
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         if calibration.dim() == 4:
-            self.module = self.module.to(memory_format=torch.channels_last)
+            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.layers = {name: m for name, m in self.module.named_modules() if isinstance(m, QUANTIZABLE)}
         self._calibration = calibration
         self._batches = batches
@@ -81,8 +81,7 @@ class Network:
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:
         """The layers that a recipe quantizes at all."""
-        made = {name: self.quantizer.layer(name, spec) for name, spec in asked.items() if any(spec)}
-        return made
+        return {name: self.quantizer.layer(name, spec) for name, spec in asked.items() if any(spec)}
 
     def artifact(self, quantization: Quantization, recipe_json: str) -> bytes:
         """The file that is shipped."""

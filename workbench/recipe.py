@@ -27,7 +27,7 @@ class FrozenDict(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a recipe cannot be changed; make another one with `recipe.replace(...)`")
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -35,7 +35,7 @@ class FrozenDict(dict[str, Any]):
 
 def _whole(value: Any) -> Any:
     """Lets numpy integers through and keeps True, 4.0 and "4" out."""
-    if value is None or isinstance(value, int) and not isinstance(value, bool):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     try:
         if isinstance(value, bool):
@@ -284,4 +284,6 @@ class Recipe(Value):
 
 def _short(override: LayerOverride) -> str:
     letters = {"weight_bits": "W", "activation_bits": "A"}
-    return " ".join(f"{letters[name]}{getattr(override, name) or '–'}" for name in sorted(override.model_fields_set, reverse=True))
+    return " ".join(
+        f"{letters[name]}{getattr(override, name) or '–'}" for name in sorted(override.model_fields_set, reverse=True)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from html import escape
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -138,11 +140,38 @@ class Report(_Frozen):
         """Whether every example was seen."""
         return self.evaluated == self.total
 
+    def _repr_html_(self) -> str:
+        """A small table for a notebook's output."""
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td>{escape(said)}</td><td>{escape(source)}</td></tr>"
+            for name, said, source in self._said()
+        )
+        caption = f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<table><caption>{escape(caption)}</caption>{cells}</table>{notes}"
+
+    def _said(self) -> Iterator[tuple[str, str, str]]:
+        """Name, value with interval and unit as people read it, and origin."""
+        scales = {
+            "accuracy": (100, "%"),
+            "drop": (100, "points"),
+            "size": (1e-3, "kB"),
+            "latency": (1e3, "ms"),
+            "speedup": (1, "×"),
+        }
+        for name, (factor, unit) in scales.items():
+            estimate: Estimate | None = getattr(self, name)
+            if estimate is not None:
+                value, low, high = (x * factor for x in (estimate.value, estimate.low, estimate.high))
+                within = f" ({low:,.4g} … {high:,.4g})" if low < high else ""
+                yield name, f"{value:,.4g} {unit}{within}", estimate.source
+        yield (
+            "flips",
+            f"{self.flips.lost:,} lost, {self.flips.gained:,} gained (p = {self.flips.p_value:.2g})",
+            "counted",
+        )
+
     def __str__(self) -> str:
         lines = [f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"]
-        for name in ("accuracy", "drop", "size", "latency", "speedup"):
-            estimate = getattr(self, name)
-            if estimate is not None:
-                lines.append(f"  {name:9} {estimate}")
-        lines.append(f"  {'flips':9} {self.flips.lost} lost, {self.flips.gained} gained (p = {self.flips.p_value:.2g})")
+        lines += [f"  {name:9} {said}  [{source}]" for name, said, source in self._said()]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])

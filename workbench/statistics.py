@@ -25,7 +25,11 @@ def proportion(hits: int, n: int, source: Source) -> Estimate:
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
     # at 0 and n one end is the share itself, but for the rounding of floats
     return Estimate(
-        value=share, low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half)), unit="", source=source
+        value=share,
+        low=max(0.0, min(share, centre - half)),
+        high=min(1.0, max(share, centre + half)),
+        unit="",
+        source=source,
     )
 
 
@@ -46,7 +50,11 @@ def paired_difference(lost: int, gained: int, n: int, source: Source) -> Estimat
     half = Z * math.sqrt(max(b + c - (b - c) ** 2 / total, 0.0)) / total
     value = (lost - gained) / n
     return Estimate(
-        value=value, low=max(-1.0, min(value, centre - half)), high=min(1.0, max(value, centre + half)), unit="", source=source
+        value=value,
+        low=max(-1.0, min(value, centre - half)),
+        high=min(1.0, max(value, centre + half)),
+        unit="",
+        source=source,
     )
 
 

@@ -126,7 +126,8 @@ class Store:
         """
         with self._lock, self._transaction() as connection:
             found = connection.execute(
-                "SELECT created, label, model, report FROM reports WHERE ?1 IS NULL OR model = ?1 ORDER BY created DESC",
+                "SELECT created, label, model, report FROM reports "
+                "WHERE ?1 IS NULL OR model = ?1 ORDER BY created DESC",
                 (model,),
             ).fetchall()
         rows = []

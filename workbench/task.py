@@ -140,7 +140,9 @@ def _check_inputs(what: str, tensor: Tensor, like: Tensor | None) -> None:
     if not isinstance(tensor, Tensor):
         raise TaskError(f"{what}: a torch.Tensor is needed, this is a {type(tensor).__name__}.")
     if tensor.dim() < 2 or len(tensor) == 0:
-        raise TaskError(f"{what}: at least one example is needed, as shape (n, ...); this has shape {tuple(tensor.shape)}.")
+        raise TaskError(
+            f"{what}: at least one example is needed, as shape (n, ...); this has shape {tuple(tensor.shape)}."
+        )
     if like is not None and tensor.shape[1:] != like.shape[1:]:
         raise TaskError(
             f"{what}: examples have shape {tuple(tensor.shape[1:])}, "
@@ -156,8 +158,11 @@ def _check_targets(what: str, targets: Tensor | None, inputs: Tensor, classes: i
         return
     if not isinstance(targets, Tensor) or targets.shape != inputs.shape[:1] or targets.is_floating_point():
         shape = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-        raise TaskError(f"{what}: one whole class index per example is needed, shape ({len(inputs)},); this is {shape}.")
+        raise TaskError(
+            f"{what}: one whole class index per example is needed, shape ({len(inputs)},); this is {shape}."
+        )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or (classes and high >= classes):
         wrong = low if low < 0 else high
-        raise TaskError(f"{what}: label {wrong} is out of range; with {classes or 'n'} classes they go from 0 to {(classes or 1) - 1}.")
+        allowed = f"with {classes} classes they go from 0 to {classes - 1}" if classes else "they start at 0"
+        raise TaskError(f"{what}: label {wrong} is out of range; {allowed}.")

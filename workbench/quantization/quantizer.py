@@ -88,7 +88,7 @@ class Quantizer:
 
     def sqnr(self, spec: WeightSpec) -> float:
         """Signal to quantization noise of the weights, in dB."""
-        weight = self.layers[spec.layer].weight
+        weight = _weight_of(self.layers[spec.layer])
         noise = (self.values(spec) - weight).square().sum()
         return float(10 * torch.log10(weight.square().sum() / noise.clamp(min=1e-30)))
 
@@ -96,7 +96,7 @@ class Quantizer:
     def _weight(self, spec: WeightSpec) -> tuple[Tensor, Grid, Tensor]:
         if spec not in self._weights:
             module = self.layers[spec.layer]
-            weight = module.weight.detach()
+            weight = _weight_of(module)
             grid = _weight_grid(weight, spec, axis=1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0)
             q = grid.quantize(weight)
             self._weights[spec] = (q, grid, grid.dequantize(q))
@@ -112,6 +112,12 @@ class Quantizer:
                 low, high = spanned(seen.centres[None], seen.counts, spec.bits, "affine", spec.range)
                 self._grids[spec] = grid_over(low[0], high[0], spec.bits, "affine")
         return self._grids[spec]
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - every quantizable kind has one
+    return weight.detach()
 
 
 def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int) -> Grid:

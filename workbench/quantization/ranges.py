@@ -43,9 +43,7 @@ def naive_grid(bits: int) -> Grid:
     return Grid(torch.tensor(2.0 ** (1 - bits)), torch.tensor(0, dtype=torch.int32), 0, 2 ** (bits - 1) - 1, bits)
 
 
-def spanned(
-    values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: str
-) -> tuple[Tensor, Tensor]:
+def spanned(values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: str) -> tuple[Tensor, Tensor]:
     """The range that a grid should span.
 
     Args:
@@ -66,9 +64,7 @@ def spanned(
     return low, high
 
 
-def _percentile(
-    values: Tensor, counts: Tensor | None, scheme: str, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor]:
+def _percentile(values: Tensor, counts: Tensor | None, scheme: str, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     if scheme == "symmetric":
         values = values.abs()
     ordered, order = values.sort(1)
@@ -91,7 +87,9 @@ def _least_squares(
     """The share of the full range with the least squared rounding error, row by row, coarse to fine."""
 
     def error(share: Tensor) -> Tensor:
-        residual = grid_over(low * share, high * share, bits, scheme, axis=0).fake_quantize(values).sub_(values).square_()
+        residual = (
+            grid_over(low * share, high * share, bits, scheme, axis=0).fake_quantize(values).sub_(values).square_()
+        )
         return (residual if counts is None else residual.mul_(counts)).sum(1)
 
     best = torch.ones_like(low)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from workbench.grid import QuantizedLayer
 from workbench.quantization.quantizer import LayerSpec, Quantizer
 
 REMEMBER_BYTES = 160 * 2**20
@@ -114,8 +113,9 @@ class Stage:
         self._model = model
 
     def __call__(self, x: Tensor, replacements: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
+        """The value at the end of the stage, for the value at its start and what its layers are replaced by."""
         values: dict[fx.Node, Any] = {} if self.entry is None else {self.entry: x}
-        call = {**self._modules, **replacements}
+        call: dict[str, Callable[..., Any]] = {**self._modules, **replacements}
         for node in self.nodes:
             args = fx.node.map_arg(node.args, values.__getitem__)
             kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
@@ -144,6 +144,7 @@ class WholeStage(Stage):
         self._twin = copy.deepcopy(model, shared)
 
     def __call__(self, x: Tensor, replacements: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
+        """The model's output."""
         for name, replacement in replacements.items():
             self._twin.get_submodule(name).__dict__["forward"] = replacement  # a plain setattr would make it a child
         return self._twin(x)

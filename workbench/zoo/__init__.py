@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -81,4 +81,5 @@ def load(name: str, *, store: Store | None = None) -> Bench:
     """
     from workbench.bench import Bench
 
-    return Bench(model(name), task(), name=name, store=store)
+    others = {other: partial(model, other) for other in reversed(ARCHITECTURES) if other != name}
+    return Bench(model(name), task(), name=name, store=store, teachers=others)

@@ -65,5 +65,5 @@ def load(model: nn.Module, name: str, folder: Path | None = None) -> dict[str, A
             f"The checkpoint {name!r} in {folder} cannot be used: {error}. "
             "Restore both of its files: `git checkout -- data`."
         ) from error
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return header

@@ -58,8 +58,10 @@ def fold_batch_norm(model: nn.Sequential) -> nn.Sequential:
     folded = teacher_cnn()
     for name, module in folded.named_children():
         if isinstance(module, nn.Conv2d):
-            norm = model.get_submodule(name.replace("conv", "norm"))
-            module.load_state_dict(fuse_conv_bn_eval(model.get_submodule(name), norm).state_dict())
+            convolution, norm = model.get_submodule(name), model.get_submodule(name.replace("conv", "norm"))
+            assert isinstance(convolution, nn.Conv2d)  # noqa: S101 - narrows the type
+            assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101
+            module.load_state_dict(fuse_conv_bn_eval(convolution, norm).state_dict())
         elif isinstance(module, nn.Linear):
             module.load_state_dict(model.get_submodule(name).state_dict())
     return folded.eval()
@@ -73,6 +75,7 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def main() -> None:
+    """Train, fold, evaluate and save one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(ARCHITECTURES))
     parser.add_argument("--source", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
@@ -88,7 +91,7 @@ def main() -> None:
     images = read.images(options.source / "train-images-idx3-ubyte.gz")
     labels = read.labels(options.source / "train-labels-idx1-ubyte.gz")
     model = teacher_cnn(batch_norm=True) if options.name == "teacher-cnn" else ARCHITECTURES[options.name]()
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train(model, images, labels, options.epochs, options.shift, options.seed)
 
     shipped = fold_batch_norm(model) if options.name == "teacher-cnn" else model.eval()

@@ -48,9 +48,15 @@ MODELS = {
     ),
     "residual": (Residual, (2, 8, 8)),
     "untraceable": (Untraceable, (6,)),
-    "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 6, 3, dilation=2), nn.Tanh(), nn.Flatten(), nn.Linear(48, 2)), (3, 12)),
+    "conv1d": (
+        lambda: nn.Sequential(nn.Conv1d(3, 6, 3, dilation=2), nn.Tanh(), nn.Flatten(), nn.Linear(48, 2)),
+        (3, 12),
+    ),
     "conv3d": (lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, 2)), (1, 4, 4, 4)),
-    "circular": (lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Flatten()), (2, 6, 6)),
+    "circular": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Flatten()),
+        (2, 6, 6),
+    ),
     "twice": (lambda: (lambda layer: nn.Sequential(layer, nn.ReLU(), layer))(nn.Linear(5, 5)), (5,)),
 }
 SETTINGS = {

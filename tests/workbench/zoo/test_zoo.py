@@ -105,7 +105,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 def test_a_harmed_data_file_is_refused_in_words(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match="t10k.*cannot be read"):
+    with pytest.raises(ValueError, match=r"t10k.*cannot be read"):
         fashion_mnist.read_idx(path)
 
 

@@ -1,0 +1,220 @@
+"""Students of one model: trained on demand, kept on disk, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from workbench.distillation import losses
+from workbench.distillation.students import scale_width
+from workbench.distillation.trainer import Progress, TeacherLogits, Trained, distil, teacher_logits
+from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
+from workbench.network import Network
+from workbench.recipe import Distillation
+from workbench.task import Task
+
+VALIDATION_EXAMPLES = 2000
+"""The last of the training part; curves and the choice of the best weights rest on them, never on test examples."""
+MADE_BY = "1"
+"""Part of a student's name on disk; to be raised when the trainer would make other weights."""
+
+Teacher = nn.Module | Callable[[], nn.Module]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedStudent:
+    """A student with its control and its teacher, ready to measure."""
+
+    networks: Mapping[str, Network]
+    """``student``, ``control`` and ``teacher``."""
+    steps: int
+    seconds: float
+
+
+class TrainedStudents:
+    """All students of one model on one task."""
+
+    def __init__(
+        self, network: Network, task: Task, folder: Path, batches: int, teachers: Mapping[str, Teacher]
+    ) -> None:
+        """
+        Args:
+            network: The model that students take their form from.
+            task: With training data, or no student can be made.
+            folder: Where trained students are kept.
+            batches: How many batches a whole evaluation has.
+            teachers: Who can teach, by name, beside the model itself (``self``).
+        """
+        self._base = network
+        self._task = task
+        self._folder = folder
+        self._batches = batches
+        self._teachers = dict(teachers)
+        self._networks: dict[str, Network] = {"self": network}
+        self._logits: dict[tuple[str, int], TeacherLogits] = {}
+        self._found: dict[Distillation, TrainedStudent] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def available(self) -> int:
+        """Training examples beside those for validation; 0 where no student can be trained."""
+        if self._task.training is None or self._task.targets is None:
+            return 0
+        return max(0, len(self._task.training[0]) - VALIDATION_EXAMPLES)
+
+    def teachers(self) -> list[tuple[str, str | None]]:
+        """Names, and why one cannot teach."""
+        reason = None if self.available else "the task has no training examples beside the first 2,000"
+        return [(name, reason) for name in (*self._teachers, "self")]
+
+    def check(self, settings: Distillation) -> None:
+        """Whether a student can be trained with these settings.
+
+        Raises:
+            RecipeError: What is wrong with which field, and what is allowed.
+        """
+        if not self.available:
+            raise RecipeError(
+                "distillation: this task has no training examples; give the Task `training=(inputs, targets)` "
+                f"with more than {VALIDATION_EXAMPLES:,} of them."
+            )
+        names = [name for name, _ in self.teachers()]
+        if settings.teacher not in names:
+            raise RecipeError(
+                f"distillation.teacher: there is no teacher {settings.teacher!r}. {nearest(settings.teacher, names)}"
+            )
+        losses.get(settings.loss)
+        if settings.images > self.available:
+            raise RecipeError(f"distillation.images = {settings.images}: the task has {self.available:,} to train on.")
+        if settings.labels > settings.images:
+            raise RecipeError(
+                f"distillation.labels = {settings.labels}: at most as many as images can have one, "
+                f"and these are {settings.images:,}."
+            )
+
+    def known(self, settings: Distillation) -> bool:
+        """Whether the student was trained already, here or in an earlier process."""
+        return settings in self._found or self._path(settings).exists()
+
+    def get(self, settings: Distillation, cancel: threading.Event | None = None) -> TrainedStudent:
+        """The trained student; trains it where that was not done yet.
+
+        Raises:
+            Cancelled: `cancel` was set before it had learned anything to keep.
+        """
+        if settings not in self._found:
+            for _ in self.train(settings, cancel):
+                pass
+        if settings not in self._found:
+            raise Cancelled
+        return self._found[settings]
+
+    def train(self, settings: Distillation, cancel: threading.Event | None = None) -> Iterator[Progress]:
+        """Train student and control, or find them.
+
+        A student whose training was cancelled is used in this process and not kept on disk: its
+        settings promise one that learned to the end.
+        """
+        with self._lock:  # one training at a time; a second one of the same settings finds the first
+            found = self._load(settings)
+            if found is not None:
+                yield self._as_progress(found)
+                return
+            inputs, labels = self._task.training  # type: ignore[misc]
+            rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
+            training = distil(
+                self._base.module,
+                inputs[:2],
+                settings,
+                inputs[: settings.images],
+                labels[: settings.images],
+                self._taught(settings, cancel),
+                (inputs[rest], labels[rest]),
+                cancel,
+            )
+            while True:
+                try:
+                    progress = next(training)
+                except StopIteration as end:
+                    trained: Trained = end.value
+                    break
+                if progress.done:
+                    last = progress
+                else:
+                    yield progress
+            if not trained.cancelled:
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    trained.save(self._path(settings))
+                except OSError:  # a full or read-only disk: the student lives on in memory
+                    pass
+            self._found[settings] = self._assembled(settings, trained)
+            yield last
+
+    def _taught(self, settings: Distillation, cancel: threading.Event | None) -> TeacherLogits:
+        key = (settings.teacher, settings.images)
+        if key not in self._logits:
+            inputs = self._task.training[0][: settings.images]  # type: ignore[index]
+            self._logits[key] = teacher_logits(self._teacher(settings.teacher).module, inputs, cancel=cancel)
+        return self._logits[key]
+
+    def _teacher(self, name: str) -> Network:
+        if name not in self._networks:
+            made = self._teachers[name]
+            module = made if isinstance(made, nn.Module) else made()
+            network = Network(module, self._task.calibration, self._batches)
+            with torch.inference_mode():
+                try:
+                    theirs = tuple(network.module(self._task.calibration[:2]).shape)
+                except RuntimeError as error:
+                    raise WorkbenchError(f"The teacher {name!r} does not take this task's inputs: {error}") from error
+                ours = tuple(self._base.module(self._task.calibration[:2]).shape)
+            if theirs != ours:
+                raise WorkbenchError(
+                    f"The teacher {name!r} returns {theirs[1:]} per example and the model {ours[1:]}; "
+                    "both need the same classes."
+                )
+            self._networks[name] = network
+        return self._networks[name]
+
+    def _path(self, settings: Distillation) -> Path:
+        teacher = self._teacher(settings.teacher).key
+        told = (MADE_BY, settings.model_dump_json(), self._base.key, teacher, self._task.training_key)
+        return self._folder / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()}.safetensors"
+
+    def _load(self, settings: Distillation) -> Trained | None:
+        path = self._path(settings)
+        try:
+            trained = Trained.load(path)
+        except (OSError, WorkbenchError):  # missing, truncated or altered: it is trained again
+            return None
+        if settings not in self._found:
+            self._found[settings] = self._assembled(settings, trained)
+        return trained
+
+    def _assembled(self, settings: Distillation, trained: Trained) -> TrainedStudent:
+        networks = {"teacher": self._teacher(settings.teacher)}
+        for name, state in (("student", trained.student_state), ("control", trained.control_state)):
+            module = scale_width(self._base.module, self._task.calibration[:2], settings.width, settings.seed)
+            module.load_state_dict(state)
+            networks[name] = Network(module, self._task.calibration, self._batches)
+        return TrainedStudent(networks, trained.steps, trained.seconds)
+
+    @staticmethod
+    def _as_progress(trained: Trained) -> Progress:
+        return Progress(
+            step=trained.steps,
+            steps=trained.steps,
+            seconds=trained.seconds,
+            samples_per_second=0.0,
+            student=None,
+            control=None,
+            loss=0.0,
+            done=True,
+        )
