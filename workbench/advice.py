@@ -11,16 +11,15 @@ Try = Callable[[Recipe], tuple[Estimate, float]]
 """Accuracy won by another recipe against the one on the screen (paired), and the bytes it adds."""
 
 
-def advise(report: Report, baseline: Report, note: str | None, attempt: Try) -> Advice:
+def advise(report: Report, baseline: Report, attempt: Try) -> Advice:
     """Read a finished report.
 
     Args:
         report: With latency and layer costs.
         baseline: The same model in fp32.
-        note: What really runs where no kernel exists for the bits asked for.
         attempt: Measures the accuracy and size of a recipe that is about to be suggested.
     """
-    verdict, reason = _verdict(report, baseline), note or ""
+    verdict, reason = _verdict(report, baseline), " ".join(report.notes)
     if not report.recipe.quantization.active:
         return _first_step(report, verdict, attempt)
     worst = max((row for row in report.layers if row.cost), key=lambda row: row.cost.value, default=None)  # type: ignore[union-attr]

@@ -21,8 +21,9 @@ from workbench.evaluation import BATCH, Evaluation, Outcomes
 from workbench.grid import QuantizedLayer
 from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec, specs
-from workbench.recipe import Distillation, Recipe
+from workbench.recipe import Deployment, Distillation, Recipe
 from workbench.report import Comparison, Estimate, LayerRow, Report
+from workbench.runtimes import Prepared
 from workbench.store import Store
 from workbench.task import Task
 from workbench.trained_students import Teacher, TrainedStudents
@@ -89,6 +90,7 @@ class Bench:
         self._evaluation = Evaluation(task)
         self._students = TrainedStudents(self._network, task, self.store.folder / "students", batches, teachers or {})
         self._measuring = threading.RLock()  # two timings at once would spoil both
+        self._baseline_run: tuple[Deployment, Prepared] | None = None
 
     def __repr__(self) -> str:
         return f"Bench({self.name!r}: {self.description})"
@@ -239,8 +241,7 @@ class Bench:
         for rows in self._costs(recipe, cancel):
             report = report.model_copy(update={"layers": rows})
             yield report
-        note = runtimes.get(recipe.deployment.runtime).note(list(self._layers(recipe).values()))
-        told = advice.advise(report, self.baseline, note, lambda other: self._against(recipe, other, cancel))
+        told = advice.advise(report, self.baseline, lambda other: self._against(recipe, other, cancel))
         report = report.model_copy(update={"advice": told})
         self.store.put(report, self._model_key(recipe), self.task.key, self._environment_key)
         yield report
@@ -357,18 +358,22 @@ class Bench:
 
     def _timed(self, report: Report, cancel: threading.Event | None) -> Report:
         recipe = report.recipe
+        deployment = recipe.deployment
         with self._measuring:
-            timing = runtimes.time(
-                recipe.deployment,
-                candidate=self._network_for(recipe),
-                layers=self._layers(recipe),
-                baseline=self._network,
-                example=self.task.calibration,
-                cancel=cancel,
-            )
-        note = runtimes.get(recipe.deployment.runtime).note(list(self._layers(recipe).values()))
-        notes = (*report.notes, *((note,) if note else ()))
+            baseline = self._prepared_baseline(deployment)
+            candidate = runtimes.prepare(deployment, self._network_for(recipe), self._layers(recipe))
+            examples = self.task.calibration
+            batch = examples[torch.arange(deployment.batch) % len(examples)]
+            timing = runtimes.time(candidate, baseline, batch, cancel)
+        notes = (*report.notes, *((candidate.note,) if candidate.note else ()))
         return report.model_copy(update={"latency": timing.candidate, "speedup": timing.speedup, "notes": notes})
+
+    def _prepared_baseline(self, deployment: Deployment) -> Prepared:
+        """Only the last one is kept: one deployment is looked at at a time."""
+        key = deployment.replace(batch=1)
+        if self._baseline_run is None or self._baseline_run[0] != key:
+            self._baseline_run = (key, runtimes.prepare(key, self._network, {}))
+        return self._baseline_run[1]
 
     def _costs(self, recipe: Recipe, cancel: threading.Event | None) -> Iterator[tuple[LayerRow, ...]]:
         """Layer rows with the accuracy won back when one layer alone returns to fp32, filled in as they come."""

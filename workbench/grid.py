@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,10 +44,16 @@ class Grid:
         zero = self._along(self.zero_point, x)
         # torch multiplies by the float32 inverse as well: a division would round differently
         centred = torch.mul(x, scale.reciprocal()).round_()
-        if self.axis is None:
-            offset = int(zero)
+        offset = self._offset
+        if offset is not None:
             return centred.clamp_(self.quant_min - offset, self.quant_max - offset)
         return torch.clamp(centred, self.quant_min - zero, self.quant_max - zero)
+
+    @cached_property
+    def _offset(self) -> int | None:
+        """The zero point where all scales share one, as symmetric ones do: a clamp by numbers is faster."""
+        first = int(self.zero_point.flatten()[0])
+        return first if bool((self.zero_point == first).all()) else None
 
     def quantize(self, x: Tensor) -> Tensor:
         """The nearest q of each value, in the shape of x, as `dtype`."""
@@ -71,3 +78,37 @@ class QuantizedLayer:
     weight_grid: Grid | None = None
     activation_grid: Grid | None = None
     """Of the layer's input."""
+    bias: Tensor | None = None
+    """Whole numbers (int32) at `bias_scale`, where weights and activations both lie on grids: integer
+    kernels add the bias to whole-number products, so it has their scale."""
+
+    @property
+    def bias_scale(self) -> Tensor:
+        """float32, shape () or (channels,): a weight's step times an activation's.
+
+        Raises:
+            ValueError: A part of the layer stays in floating point.
+        """
+        if self.weight_grid is None or self.activation_grid is None:
+            raise ValueError(f"{self.name}: only a layer with both grids has a whole-number bias")
+        return self.weight_grid.scale * self.activation_grid.scale
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The float32 ``weight`` and ``bias`` that take the place of the module's own, those that changed."""
+        made = {}
+        if self.weight is not None and self.weight_grid is not None:
+            made["weight"] = self.weight_grid.dequantize(self.weight)
+        if self.bias is not None:
+            made["bias"] = self.bias.to(torch.float32) * _per_output(self.bias_scale, self.bias)
+        return made
+
+
+def whole_bias(bias: Tensor, weight_grid: Grid, activation_grid: Grid) -> Tensor:
+    """A bias at the scale of an integer kernel's sums, as int32."""
+    scale = _per_output(weight_grid.scale * activation_grid.scale, bias)
+    return torch.round(bias.double() / scale).clamp(-(2.0**31), 2.0**31 - 1).to(torch.int32)
+
+
+def _per_output(scale: Tensor, bias: Tensor) -> Tensor:
+    """Transposed convolutions with groups have one scale for the same channel of every group."""
+    return scale if scale.dim() == 0 else scale.repeat(len(bias) // len(scale))

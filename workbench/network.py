@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from workbench.delivery import artifact
+from workbench.delivery.artifact import PackedLayer, assemble, layer_bytes, pack_layer
 from workbench.grid import QuantizedLayer
 from workbench.quantization.calibration import observe
 from workbench.quantization.quantizer import QUANTIZABLE, LayerSpec, Quantizer, specs
@@ -37,7 +37,7 @@ class Network:
         self.layers = {name: m for name, m in self.module.named_modules() if isinstance(m, QUANTIZABLE)}
         self._calibration = calibration
         self._batches = batches
-        self._packed: dict[QuantizedLayer, artifact.PackedLayer] = {}
+        self._packed: dict[QuantizedLayer, PackedLayer] = {}
         self._export = threading.Lock()
 
     @cached_property
@@ -86,7 +86,7 @@ class Network:
     def artifact(self, quantization: Quantization, recipe_json: str) -> bytes:
         """The file that is shipped."""
         layers = self.quantized(specs(quantization, self.layers))
-        return artifact.assemble(self.state, {name: self._pack(layer) for name, layer in layers.items()}, recipe_json)
+        return assemble(self.state, {name: self._pack(layer) for name, layer in layers.items()}, recipe_json)
 
     def rows(self, quantization: Quantization) -> tuple[LayerRow, ...]:
         """One row per quantizable layer."""
@@ -108,12 +108,11 @@ class Network:
             )
         return tuple(rows)
 
-    def _pack(self, layer: QuantizedLayer) -> artifact.PackedLayer:
+    def _pack(self, layer: QuantizedLayer) -> PackedLayer:
         if layer not in self._packed:
-            self._packed[layer] = artifact.pack_layer(layer)
+            self._packed[layer] = pack_layer(layer)
         return self._packed[layer]
 
     def _bytes(self, name: str, spec: LayerSpec) -> int:
         own = {key: value for key, value in self.state.items() if key.rpartition(".")[0] == name}
-        layers = {name: self._pack(self.quantizer.layer(name, spec))} if any(spec) else {}
-        return artifact.layer_bytes(own, layers)
+        return layer_bytes(own, self._pack(self.quantizer.layer(name, spec)) if any(spec) else None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -124,8 +125,9 @@ class TrainedStudents:
         with self._lock:  # one training at a time; a second one of the same settings finds the first
             found = self._load(settings)
             if found is not None:
-                yield self._as_progress(found)
+                yield replace(_at_the_start(), step=found.steps, steps=found.steps, seconds=found.seconds, done=True)
                 return
+            yield _at_the_start()  # the teacher's outputs take seconds before the first step
             inputs, labels = self._task.training  # type: ignore[misc]
             rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
             training = distil(
@@ -206,15 +208,6 @@ class TrainedStudents:
             networks[name] = Network(module, self._task.calibration, self._batches)
         return TrainedStudent(networks, trained.steps, trained.seconds)
 
-    @staticmethod
-    def _as_progress(trained: Trained) -> Progress:
-        return Progress(
-            step=trained.steps,
-            steps=trained.steps,
-            seconds=trained.seconds,
-            samples_per_second=0.0,
-            student=None,
-            control=None,
-            loss=0.0,
-            done=True,
-        )
+
+def _at_the_start() -> Progress:
+    return Progress(0, 1, 0.0, 0.0, None, None, math.nan)

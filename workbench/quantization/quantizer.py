@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.grid import Grid, QuantizedLayer
+from workbench.grid import Grid, QuantizedLayer, whole_bias
 from workbench.quantization.calibration import Observation
 from workbench.quantization.ranges import grid_over, naive_grid, spanned
 from workbench.recipe import Quantization
@@ -71,16 +71,31 @@ class Quantizer:
         self.observations = observations
         self._weights: dict[WeightSpec, tuple[Tensor, Grid, Tensor]] = {}
         self._grids: dict[ActivationSpec, Grid] = {}
-        self._made: dict[LayerSpec, QuantizedLayer] = {}
+        self._made: dict[tuple[str, LayerSpec], QuantizedLayer] = {}
+        self._parameters: dict[tuple[str, LayerSpec], dict[str, Tensor]] = {}
 
     @torch.inference_mode()
     def layer(self, name: str, spec: LayerSpec) -> QuantizedLayer:
         """The layer on its grids; the same object for the same spec."""
-        if spec not in self._made:
+        if (name, spec) not in self._made:
             weight, grid, _ = self._weight(spec.weight) if spec.weight else (None, None, None)
             activation = self._activation(spec.activation) if spec.activation else None
-            self._made[spec] = QuantizedLayer(name, weight, grid, activation)
-        return self._made[spec]
+            bias = self.layers[name].bias
+            whole = None
+            if isinstance(bias, Tensor) and grid is not None and activation is not None:
+                whole = whole_bias(bias.detach(), grid, activation)
+            self._made[name, spec] = QuantizedLayer(name, weight, grid, activation, whole)
+        return self._made[name, spec]
+
+    @torch.inference_mode()
+    def parameters(self, name: str, spec: LayerSpec) -> dict[str, Tensor]:
+        """The float32 parameters that take the place of the module's own."""
+        if (name, spec) not in self._parameters:
+            made = self.layer(name, spec).parameters()
+            if spec.weight is not None:
+                made["weight"] = self.values(spec.weight)  # one copy for all activation bits
+            self._parameters[name, spec] = made
+        return self._parameters[name, spec]
 
     def values(self, spec: WeightSpec) -> Tensor:
         """The float32 values of the whole-number weights, in the layout of the module's weight."""

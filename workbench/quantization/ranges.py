@@ -14,6 +14,7 @@ from workbench.grid import Grid
 OUTERMOST = 0.001  # share of values outside a percentile range
 COARSE = torch.linspace(0.2, 1.0, 21)  # shares of the full range that the MSE search tries first
 FINE = torch.linspace(-0.032, 0.032, 9)  # and then round the best of these
+AT_ONCE = 2**17  # values that the search holds at once, so that they stay in the cache
 
 
 def grid_over(low: Tensor, high: Tensor, bits: int, scheme: str, axis: int | None = None) -> Grid:
@@ -85,20 +86,22 @@ def _least_squares(
     values: Tensor, counts: Tensor | None, bits: int, scheme: str, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The share of the full range with the least squared rounding error, row by row, coarse to fine."""
+    rows, n = values.shape
+    at_once = max(1, AT_ONCE // values.numel())
 
-    def error(share: Tensor) -> Tensor:
-        residual = (
-            grid_over(low * share, high * share, bits, scheme, axis=0).fake_quantize(values).sub_(values).square_()
-        )
-        return (residual if counts is None else residual.mul_(counts)).sum(1)
+    def errors(shares: Tensor) -> Tensor:
+        """Squared errors of shape (k, rows) for shares of that shape."""
+        found = []
+        for part in shares.split(at_once):
+            grid = grid_over((low * part).flatten(), (high * part).flatten(), bits, scheme, axis=0)
+            repeated = values.expand(len(part), rows, n).reshape(-1, n)
+            residual = grid.fake_quantize(repeated).sub_(repeated).square_()
+            total = residual.sum(1) if counts is None else residual @ counts
+            found.append(total.reshape(-1, rows))
+        return torch.cat(found)
 
-    best = torch.ones_like(low)
-    least = error(best)
-    for candidates in (COARSE.unbind(), FINE.unbind()):
-        centre = best if candidates[0] < 0 else torch.zeros_like(best)
-        for offset in candidates:
-            share = (centre + offset).clamp(0.02, 1.0)
-            found = error(share)
-            better = found < least
-            best, least = torch.where(better, share, best), torch.where(better, found, least)
+    best = torch.zeros(rows)
+    for candidates in (COARSE, FINE):
+        shares = (best + candidates[:, None]).clamp(0.02, 1.0)
+        best = shares.gather(0, errors(shares).argmin(0, keepdim=True))[0]
     return low * best, high * best

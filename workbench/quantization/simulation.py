@@ -6,7 +6,6 @@ deepest cut whose earlier layers are unchanged since a run that is still remembe
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from workbench.quantization.quantizer import LayerSpec, Quantizer
+from workbench.twins import substituted, twin
 
 REMEMBER_BYTES = 160 * 2**20
 """Memory for the inputs of stages that later runs can start from. Every viewer's kernel has as much."""
@@ -71,8 +71,9 @@ class Simulation:
 
     def _replacement(self, name: str, spec: LayerSpec) -> Callable[[Tensor], Tensor]:
         module = self.quantizer.layers[name]
-        if spec.weight is not None:
-            module = substitute(module, self.quantizer.values(spec.weight))
+        parameters = self.quantizer.parameters(name, spec)
+        if parameters:
+            module = substituted(module, parameters)
         layer = self.quantizer.layer(name, spec)
         if layer.activation_grid is None:
             return module
@@ -89,13 +90,6 @@ class Simulation:
             while self._remembered_bytes > REMEMBER_BYTES:
                 _, oldest = self._remembered.popitem(last=False)
                 self._remembered_bytes -= oldest.numel() * oldest.element_size()
-
-
-def substitute(module: nn.Module, weight: Tensor) -> nn.Module:
-    """The same layer with another weight; the given module is not touched and the rest is shared."""
-    twin = copy.copy(module)
-    twin._parameters = {**module._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
-    return twin
 
 
 class Stage:
@@ -140,8 +134,7 @@ class WholeStage(Stage):
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         self.before = ()
         self.layers = tuple(layers)
-        shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-        self._twin = copy.deepcopy(model, shared)
+        self._twin = twin(model)
 
     def __call__(self, x: Tensor, replacements: Mapping[str, Callable[[Tensor], Tensor]]) -> Any:
         """The model's output."""

@@ -94,6 +94,10 @@ def oracle(model: nn.Module, simulation: Simulation, asked: dict, x: torch.Tenso
                     module.weight, g.scale, g.zero_point, g.axis, g.quant_min, g.quant_max
                 )
             module.weight.data = fake.detach()
+            if module.bias is not None and made.activation_grid is not None:  # an integer kernel's bias
+                step = (g.scale * made.activation_grid.scale).double()
+                step = step.repeat(len(module.bias) // step.numel()) if step.dim() else step
+                module.bias.data = ((module.bias.detach() / step).round().float() * step.float()).detach()
         if (g := made.activation_grid) is not None:
             module.register_forward_pre_hook(
                 lambda _, args, g=g: (

@@ -1,0 +1,187 @@
+"""The file that is shipped: a safetensors file with n-bit weights packed bit by bit.
+
+Layout, for a layer ``fc1`` on grids: ``fc1.weight`` is uint8, the weights' whole numbers from the
+grid's lowest, n bits each, least significant bit first, the last byte filled with zeros;
+``fc1.weight.scale`` float32 and, where one is not zero, ``fc1.weight.zero_point`` beside it;
+``fc1.bias`` int32 where both grids are there. ``activations`` holds scale and zero point of every
+activation grid, one row each. All other tensors are stored as they are. The JSON in the header
+has what is needed to read them, and the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.grid import Grid, QuantizedLayer
+
+FORMAT = "acceleration-workbench/1"
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayer:
+    """One layer as it lies in the file; packed once, assembled often."""
+
+    layer: QuantizedLayer
+    tensors: Mapping[str, Tensor]
+    """By their names in the file."""
+    about: Mapping[str, Any]
+    """What the header says of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What a file held."""
+
+    state: dict[str, Tensor]
+    """Every tensor of the model in floating point, ready for `load_state_dict`."""
+    layers: dict[str, QuantizedLayer]
+    recipe: str
+    """The recipe's JSON text."""
+
+
+def pack_bits(q: Tensor, bits: int, lowest: int) -> Tensor:
+    """Whole numbers as a stream of bits.
+
+    Args:
+        q: Whole numbers from lowest to lowest + 2^bits - 1, any shape.
+        bits: 1 to 8.
+        lowest: What is stored as 0.
+
+    Returns:
+        uint8, shape (ceil(q.numel() * bits / 8),).
+    """
+    shifted = (q.flatten().to(torch.int16) - lowest).to(torch.uint8).numpy()
+    if bits == 8:
+        return torch.from_numpy(shifted.copy())
+    spread = np.unpackbits(shifted[:, None], axis=1, count=bits, bitorder="little")
+    return torch.from_numpy(np.packbits(spread, bitorder="little"))
+
+
+def unpack_bits(packed: Tensor, bits: int, lowest: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The reverse of `pack_bits`."""
+    count = math.prod(shape)
+    spread = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    values = np.packbits(spread, axis=1, bitorder="little")[:, 0]
+    return (torch.from_numpy(values).to(torch.int16) + lowest).to(dtype).reshape(shape)
+
+
+def pack_layer(layer: QuantizedLayer) -> PackedLayer:
+    """Pack a layer's whole numbers."""
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, Any] = {}
+    if layer.weight is not None and layer.weight_grid is not None:
+        grid = layer.weight_grid
+        name = f"{layer.name}.weight"
+        tensors[name] = pack_bits(layer.weight, grid.bits, grid.quant_min)
+        tensors[f"{name}.scale"] = grid.scale.reshape(-1)
+        if bool(grid.zero_point.any()):
+            tensors[f"{name}.zero_point"] = grid.zero_point.reshape(-1).to(grid.dtype)
+        about["weight"] = [grid.bits, grid.quant_min, grid.quant_max, grid.axis, list(layer.weight.shape)]
+    if layer.bias is not None:
+        tensors[f"{layer.name}.bias"] = layer.bias
+    if (grid_ := layer.activation_grid) is not None:
+        about["input"] = [grid_.bits, grid_.quant_min, grid_.quant_max]
+    return PackedLayer(layer, tensors, about)
+
+
+def assemble(state: Mapping[str, Tensor], packed: Mapping[str, PackedLayer], recipe: str) -> bytes:
+    """The file.
+
+    Args:
+        state: Every tensor of the fp32 model.
+        packed: Packed layers by name; they take the place of their tensors in `state`.
+        recipe: JSON text.
+    """
+    tensors = dict(state)
+    activations = []
+    for name, layer in packed.items():
+        tensors |= layer.tensors
+        if (grid := layer.layer.activation_grid) is not None:
+            activations.append([float(grid.scale), float(grid.zero_point)])
+        if not layer.about:
+            raise WorkbenchError(f"Layer {name!r} has nothing to pack.")
+    if activations:
+        tensors["activations"] = torch.tensor(activations, dtype=torch.float32)
+    about = {name: layer.about for name, layer in packed.items()}
+    header = {"format": FORMAT, "recipe": recipe, "layers": json.dumps(about, separators=(",", ":"))}
+    return safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, header)
+
+
+def layer_bytes(state: Mapping[str, Tensor], packed: PackedLayer | None) -> int:
+    """Bytes of one layer's tensors in the file.
+
+    Args:
+        state: The layer's fp32 tensors by their names in the file.
+        packed: The layer on its grids; None in fp32.
+    """
+    tensors = dict(state) | (dict(packed.tensors) if packed else {})
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def read(data: bytes) -> Artifact:
+    """Read what `assemble` made; nothing in it is executed.
+
+    Raises:
+        WorkbenchError: Truncated, altered or foreign data.
+    """
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+        about = json.loads(header["layers"])
+        tensors = safetensors.torch.load(data)
+        rows = iter(tensors.pop("activations", torch.zeros(0, 2)))
+        layers = {name: _layer(name, parts, tensors, rows) for name, parts in about.items()}
+        state = {name: t for name, t in tensors.items() if not name.endswith((".weight.scale", ".weight.zero_point"))}
+        for name, layer in layers.items():
+            state |= {f"{name}.{part}": value for part, value in layer.parameters().items()}
+        return Artifact(state, layers, header["recipe"])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+        raise _refused(error) from error
+    except (SafetensorError, RuntimeError, OverflowError, RecursionError, MemoryError) as error:
+        raise _refused(error) from error
+
+
+def _refused(error: BaseException) -> WorkbenchError:
+    return WorkbenchError(f"This is no artifact of the workbench, or it is damaged ({error!r:.200}). Export it again.")
+
+
+def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: Any) -> QuantizedLayer:
+    weight = weight_grid = activation_grid = None
+    if "weight" in about:
+        bits, low, high, axis, shape = about["weight"]
+        packed, scale = tensors[f"{name}.weight"], tensors[f"{name}.weight.scale"]
+        zero = tensors.get(f"{name}.weight.zero_point", torch.zeros(len(scale), dtype=torch.int32)).to(torch.int32)
+        _check_range(bits, low, high)
+        if not all(isinstance(n, int) and n > 0 for n in shape) or -(-math.prod(shape) * bits // 8) != len(packed):
+            raise ValueError(f"{name}.weight has {len(packed)} bytes, which is not {bits} bits for {shape}")
+        if axis is None:
+            scale, zero = scale.reshape(()), zero.reshape(())
+        elif len(scale) != shape[axis] or len(zero) != len(scale):
+            raise ValueError(f"{name}.weight has {len(scale)} scales for {shape[axis]} channels")
+        weight_grid = Grid(scale.float(), zero, low, high, bits, axis)
+        weight = unpack_bits(packed, bits, low, tuple(shape), weight_grid.dtype)
+    if "input" in about:
+        bits, low, high = about["input"]
+        _check_range(bits, low, high)
+        scale, zero = next(rows)
+        activation_grid = Grid(scale.clone(), zero.to(torch.int32), low, high, bits)
+    both = weight_grid is not None and activation_grid is not None
+    return QuantizedLayer(name, weight, weight_grid, activation_grid, tensors.get(f"{name}.bias") if both else None)
+
+
+def _check_range(bits: int, low: int, high: int) -> None:
+    if not (isinstance(bits, int) and 1 <= bits <= 8 and -128 <= low < high <= 255 and high - low < 2**bits):
+        raise ValueError(f"{bits} bits do not span {low} to {high}")

@@ -1,0 +1,1 @@
+"""Students that learn from a teacher, always beside a control that has none."""

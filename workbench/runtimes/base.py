@@ -1,0 +1,74 @@
+"""What a runtime is: it says whether it is here, prepares a model for a recipe, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from workbench.grid import QuantizedLayer
+from workbench.runtimes.graph import ExportedGraph
+
+
+class Source(Protocol):
+    """What a runtime can be prepared from."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The fp32 module, in evaluation mode."""
+
+    @property
+    def graph(self) -> ExportedGraph:
+        """The fp32 graph; exported when it is first asked for, which takes seconds."""
+
+
+class Prepared(Protocol):
+    """A model that is ready to run."""
+
+    note: str | None
+    """What really runs, where that is not what the bits suggest."""
+
+    def run(self, batch: Tensor) -> Tensor:
+        """Logits for a batch; returns when they are computed."""
+
+
+class Runtime(Protocol):
+    """One way to execute a model here."""
+
+    name: str
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be used here and what to do; None where it can."""
+
+    def devices(self) -> Sequence[str]:
+        """Devices that it runs on here."""
+
+    def version(self) -> str:
+        """Its library's version."""
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> Prepared:
+        """Make a model ready.
+
+        Args:
+            source: The fp32 model.
+            layers: Quantized layers by name; those that are missing stay in fp32.
+            device: One of `devices`.
+            threads: Within one operator.
+
+        Raises:
+            WorkbenchError: The runtime cannot take the model.
+        """
+
+
+def bits_in_words(layers: Mapping[str, QuantizedLayer]) -> str:
+    """What is on grids below 8 bits: ``4-bit weights``, ``2- to 4-bit weights and activations``; or nothing."""
+    low: dict[str, set[int]] = {
+        "weights": {g.bits for layer in layers.values() if (g := layer.weight_grid) and g.bits < 8},
+        "activations": {g.bits for layer in layers.values() if (g := layer.activation_grid) and g.bits < 8},
+    }
+    found = sorted(set().union(*low.values()))
+    if not found:
+        return ""
+    span = f"{found[0]}-bit" if len(found) == 1 else f"{found[0]}- to {found[-1]}-bit"
+    return f"{span} {' and '.join(what for what, bits in low.items() if bits)}"

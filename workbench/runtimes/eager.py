@@ -1,0 +1,65 @@
+"""PyTorch itself, operator by operator, in channels-last layout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from workbench.grid import QuantizedLayer
+from workbench.runtimes.base import Prepared, Source
+from workbench.twins import twin_with
+
+
+class Eager:
+    """fp32 kernels; a quantized model runs with its rounded weights in fp32."""
+
+    name = "eager"
+
+    def unavailable(self) -> str | None:
+        """Always here: the engine is built on it."""
+        return None
+
+    def devices(self) -> Sequence[str]:
+        """The processor, and what torch reports."""
+        found = ["cpu"]
+        if torch.cuda.is_available():
+            found += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            found.append("mps")
+        return found
+
+    def version(self) -> str:
+        """Of torch."""
+        return torch.__version__
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> Prepared:
+        """See `Runtime.prepare`."""
+        return _Run(source, layers, device, threads)
+
+
+class _Run:
+    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> None:
+        replaced = {name: parameters for name, layer in layers.items() if (parameters := layer.parameters())}
+        module = twin_with(source.module, replaced)
+        # a twin shares its tensors with the model, and moving those would move the model
+        self._module = module if device == "cpu" else copy.deepcopy(module).to(device)
+        self._device = device
+        self._threads = threads
+        self.note = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
+
+    @torch.inference_mode()
+    def run(self, batch: Tensor) -> Tensor:
+        before = torch.get_num_threads()
+        if before != self._threads:  # a setting of the whole process, so it is put back
+            torch.set_num_threads(self._threads)
+        try:
+            if batch.dim() == 4:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            outputs: Tensor = self._module(batch.to(self._device))
+            return outputs.cpu()  # waits for the device
+        finally:
+            if before != self._threads:
+                torch.set_num_threads(before)
