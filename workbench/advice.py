@@ -37,6 +37,8 @@ def _verdict(report: Report, baseline: Report) -> str:
         return size
     if report.speedup.includes(1):
         return f"{size}, not distinguishable in speed here"
+    if abs(report.speedup.value - 1) < 0.01:
+        return f"{size}, as fast here"
     if report.speedup.value > 1:
         return f"{size}, {report.speedup.value:.2f}× faster here"
     return f"{size}, {1 / report.speedup.value:.2f}× slower here"
@@ -64,9 +66,10 @@ def _first_step(report: Report, verdict: str, attempt: Try) -> Advice:
 
 def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Estimate, attempt: Try) -> Advice:
     quantization = report.recipe.quantization
-    better = {"weight_bits": 8 if worst.weight_bits else None, "activation_bits": 8 if worst.activation_bits else None}
-    if better == {"weight_bits": worst.weight_bits, "activation_bits": worst.activation_bits}:
-        better = {"weight_bits": None, "activation_bits": None}
+    now = {"weight_bits": worst.weight_bits, "activation_bits": worst.activation_bits}
+    better: dict[str, int | None] = {name: 8 for name, bits in now.items() if bits}
+    if all(bits in (8, None) for bits in now.values()):
+        better = {name: None for name, bits in now.items() if bits}
     layers = {**quantization.layers, worst.name: better}
     recipe = report.recipe.replace(quantization=quantization.replace(layers=layers))
     won, added = attempt(recipe)
@@ -75,7 +78,7 @@ def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Esti
     blame = f"{part} of the loss comes from {worst.name}"
     if won.low <= 0:
         return Advice(verdict=verdict, reason=reason, suggestion=f"{blame}.")
-    where = "in fp32" if better["weight_bits"] is None and better["activation_bits"] is None else "at 8 bits"
+    where = "at 8 bits" if 8 in better.values() else "in fp32"
     suggestion = f"{blame}; {where} it would cost {_kilobytes(added)} more and win back {_points(won)}."
     return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)
 

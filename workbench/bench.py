@@ -199,7 +199,6 @@ class Bench:
         asked = specs(recipe.quantization, network.layers)
         size = Estimate.exact(len(network.artifact(recipe.quantization, recipe.to_json())), "B")
         rows = network.rows(recipe.quantization)
-        comparison = self._comparison(recipe, cancel)
         spoken = started
         plain = self._evaluation.stream(self._network, self._fp32, self._network, cancel)
         baseline = next(plain)
@@ -220,12 +219,11 @@ class Bench:
                 flips=outcomes.flips(baseline.right),
                 size=size,
                 layers=rows,
-                distillation=comparison,
                 environment=self._environment,
             )
 
     def follow(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
-        """As `stream`, then the same report with latency, then with what each layer costs and advice.
+        """As `stream`, then the same report with more: control and teacher, latency, layer costs, advice.
 
         The last report is final and kept in the store; a recipe that was measured before comes from there.
         """
@@ -235,6 +233,10 @@ class Bench:
             yield known
             return
         for report in self.stream(recipe, cancel):
+            yield report
+        if recipe.distillation is not None:
+            comparison = self._comparison(recipe.distillation, cancel)
+            report = report.model_copy(update={"distillation": comparison})
             yield report
         report = self._timed(report, cancel)
         yield report
@@ -331,10 +333,8 @@ class Bench:
         """fp32 is what runs, so its accuracy is measured; on a grid it is simulated."""
         return estimate if recipe.quantization.active else estimate.model_copy(update={"source": "measured"})
 
-    def _comparison(self, recipe: Recipe, cancel: threading.Event | None) -> Comparison | None:
-        if recipe.distillation is None:
-            return None
-        trained = self._students.get(recipe.distillation, cancel)
+    def _comparison(self, distillation: Distillation, cancel: threading.Event | None) -> Comparison:
+        trained = self._students.get(distillation, cancel)
         right = {
             who: self._evaluation.all(
                 network, {n: LayerSpec(None, None) for n in network.layers}, self._network, cancel

@@ -68,7 +68,13 @@ class _Run:
                 options.optimized_model_filepath = str(optimised)
             content = graph.quantized(layers) if layers else graph.fp32()
             try:
-                self._session = onnxruntime.InferenceSession(content, options, [*providers, "CPUExecutionProvider"])
+                self._session = onnxruntime.InferenceSession(
+                    content,
+                    options,
+                    [*providers, "CPUExecutionProvider"],
+                    # it would put weights on a grid of its own choice where a recipe leaves them in fp32
+                    disabled_optimizers=["WeightBiasQuantization"],
+                )
             except Exception as error:  # onnxruntime's own exceptions share no public base
                 raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error
             kernels = [node.op_type for node in onnx.load(optimised).graph.node] if layers else []

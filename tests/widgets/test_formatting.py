@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from widgets import formatting as f
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0321, "0.0321"),
+        (48.94, "48.9"),
+        (9.996, "10.0"),
+        (373.3, "373"),
+        (999.96, "1,000"),
+        (36928, "36,928"),
+        (-1.5, "−1.50"),
+    ],
+)
+def test_three_figures(value, text):
+    assert f.figures(value) == text
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(-0.0044, "−0.44"), (0.093, "+9.30"), (0.0, "0.00"), (-0.00001, "0.00"), (0.00001, "0.00"), (-1.0, "−100.00")],
+)
+def test_points_have_two_decimals_and_what_rounds_to_zero_has_no_sign(fraction, text):
+    assert f.points(fraction, signed=True) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(640, "640 B"), (999.6, "1.00 kB"), (48_900, "48.9 kB"), (999_960, "1.00 MB"), (3.2e9, "3.20 GB")],
+)
+def test_sizes_are_decimal(number, text):
+    assert str(f.size(number)) == text.replace(" ", "\u202f")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.2e-5, "32.0 µs"), (9.9996e-4, "1.00 ms"), (0.42, "420 ms"), (12.34, "12.3 s"), (5e-9, "5.00 ns")],
+)
+def test_durations(seconds, text):
+    assert str(f.duration(seconds)) == text.replace(" ", "\u202f")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.151, "1.15×"), (1.996, "2.0×"), (7.63, "7.6×"), (99.96, "100×"), (1234, "1,234×")]
+)
+def test_ratios(value, text):
+    assert f.ratio(value) == text
+
+
+@pytest.mark.parametrize("write", [f.fixed, f.figures, f.points, f.percent, f.size, f.duration, f.ratio])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_a_dash(write, value):
+    assert str(write(value)).startswith("–")
+
+
+def test_remaining_time_is_rough():
+    assert [f.remaining(x).replace("\u202f", " ") for x in (0.2, 12.4, 200, math.inf)] == [
+        "1 s left",
+        "12 s left",
+        "3 min left",
+        "",
+    ]
+
+
+UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+@given(st.floats(1, 1e12))
+def test_a_size_read_back_is_within_half_a_percent(number):
+    quantity = f.size(number)
+    assert float(quantity.text.replace(",", "")) * UNITS[quantity.unit] == pytest.approx(number, rel=0.0051, abs=0.5)
+
+
+@given(st.floats(-1e6, 1e6, allow_nan=False))
+def test_fixed_reads_back(value):
+    text = f.fixed(value)
+    assert "-" not in text
+    assert float(text.replace(",", "").replace("−", "-")) == pytest.approx(value, abs=0.00501)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from widgets.learning_curves import MOST_POINTS, curves_view
+from workbench import statistics
+from workbench.report import Comparison
+
+
+def progress(step, steps=100, student=0.8, control=0.7, cancelled=False):
+    def share(value):
+        return None if value is None else statistics.proportion(round(2000 * value), 2000, "measured")
+
+    return SimpleNamespace(
+        step=step,
+        steps=steps,
+        seconds=step / 10,
+        samples_per_second=1234.5,
+        student=share(student),
+        control=share(control),
+        cancelled=cancelled,
+    )
+
+
+def compared(won, lost):
+    share = statistics.proportion(8000, 10000, "measured")
+    difference = statistics.paired_difference(won, lost, 10000, "measured")
+    return Comparison(
+        student=share, control=share, difference=difference, teacher=share, parameters=1, steps=1, seconds=1.0
+    )
+
+
+def test_empty_and_starting_states_are_a_sentence():
+    assert "Distil a student" in curves_view((), None, training=False, applied=False)["quiet"]
+    assert "trained before" in curves_view((), None, training=False, applied=True)["quiet"]
+    starting = curves_view((progress(0, student=None, control=None),), None, training=True, applied=False)
+    assert starting["quiet"] and starting["lines"] == []
+
+
+def test_lines_lie_within_the_picture_and_band_holds_line():
+    view = curves_view(
+        [progress(k, student=0.1 + k / 130, control=0.1 + k / 200) for k in range(0, 101, 5)],
+        None,
+        training=True,
+        applied=False,
+    )
+    assert [line["text"] for line in view["lines"]] == ["with teacher", "control"]
+    for line in view["lines"]:
+        for x, y, low, high in line["points"]:
+            assert 0 <= x <= 1 and 0 <= low <= y <= high <= 1
+    assert "step 100 of 100" in view["foot"] and "1,23" in view["foot"]
+
+
+def test_time_left_while_training_and_the_whole_width_once_it_ended():
+    curve = [progress(k, student=0.2 + k / 100) for k in range(51)]
+    running = curves_view(curve, None, training=True, applied=False)
+    assert "5\u202fs left" in running["foot"] and running["lines"][0]["points"][-1][0] == pytest.approx(0.5)
+    stopped = curves_view([*curve[:-1], progress(50, student=0.9, cancelled=True)], None, training=False, applied=True)
+    assert "best so far was kept" in stopped["foot"] and stopped["lines"][0]["points"][-1][0] == 1
+
+
+def test_long_curves_are_thinned_but_keep_their_end():
+    view = curves_view([progress(k, 5000, student=k / 5000) for k in range(5001)], None, training=False, applied=True)
+    points = view["lines"][0]["points"]
+    assert len(points) <= MOST_POINTS + 1 and points[-1][0] > 0.999 and points[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "tone", "text"),
+    [(1400, 470, "gain", "+9.30 (8"), (470, 1400, "loss", "−9.30 (−"), (50, 48, "", "not dist")],
+)
+def test_the_comparison_is_told_with_its_interval(won, lost, tone, text):
+    remark = curves_view((), compared(won, lost), training=False, applied=True)["remark"]
+    assert remark[-1]["tone"] == tone and remark[-1]["text"].startswith(text)
+
+
+def test_an_estimate_that_is_told_again_is_one_point():
+    curve = [progress(k, student=0.5 + k // 10 / 100) for k in range(31)]
+    points = curves_view(curve, None, training=True, applied=False)["lines"][0]["points"]
+    assert [round(100 * x) for x, *_ in points] == [0, 10, 20, 30]

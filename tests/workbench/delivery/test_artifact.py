@@ -1,0 +1,146 @@
+"""What is packed comes back bit for bit; what is damaged is refused."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from workbench import Quantization, WorkbenchError
+from workbench.delivery import artifact
+from workbench.network import Network
+from workbench.quantization.quantizer import specs
+
+INPUTS = torch.rand(30, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 5, 3),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.ConvTranspose2d(5, 4, 2, groups=1),
+        nn.Flatten(),
+        nn.Linear(100, 7, bias=False),
+    )
+    return Network(model, INPUTS, 1)
+
+
+NETWORK = network()
+bits = st.none() | st.integers(2, 8)
+quantizations = st.builds(
+    Quantization,
+    weight_bits=bits,
+    activation_bits=bits,
+    scheme=st.sampled_from(["symmetric", "affine"]),
+    granularity=st.sampled_from(["tensor", "channel"]),
+    range=st.sampled_from(["minmax", "mse"]),
+    method=st.sampled_from(["nearest", "naive"]),
+)
+
+
+@given(st.integers(1, 8), st.lists(st.integers(0, 255), min_size=1, max_size=50), st.sampled_from([0, -4, -128]))
+def test_bits_come_back_and_take_no_more_room_than_they_need(n: int, values: list[int], lowest: int) -> None:
+    lowest = max(lowest, -(2 ** (n - 1)))
+    q = torch.tensor([value % 2**n + lowest for value in values])
+    packed = artifact.pack_bits(q, n, lowest)
+    assert len(packed) == -(-len(values) * n // 8)
+    assert torch.equal(artifact.unpack_bits(packed, n, lowest, (len(values),), torch.int16), q.to(torch.int16))
+
+
+def test_the_bit_order_is_the_documented_one() -> None:
+    packed = artifact.pack_bits(torch.tensor([1, 2, 3, 4]), 3, 0)
+    stream = sum(value << (3 * index) for index, value in enumerate([1, 2, 3, 4]))
+    assert packed.numpy().tobytes() == stream.to_bytes(2, "little")
+
+
+@settings(deadline=None)
+@given(quantizations)
+def test_a_model_from_the_file_computes_what_was_simulated(quantization: Quantization) -> None:
+    asked = specs(quantization, NETWORK.layers)
+    read = artifact.read(NETWORK.artifact(quantization, "{}"))
+    assert read.recipe == "{}"
+    shipped = Network(NETWORK.module, INPUTS, 1)
+    shipped.module.load_state_dict(read.state)
+    expected = NETWORK.simulation.run(INPUTS, asked)
+    made = shipped.simulation.run(INPUTS, specs(Quantization(), NETWORK.layers))
+    if quantization.activation_bits is None:
+        assert torch.equal(made, expected)
+    for name, layer in NETWORK.quantized(asked).items():
+        again = read.layers[name]
+        for one, other in ((layer.weight_grid, again.weight_grid), (layer.activation_grid, again.activation_grid)):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                assert (one.quant_min, one.quant_max, one.bits, one.axis) == (
+                    other.quant_min,
+                    other.quant_max,
+                    other.bits,
+                    other.axis,
+                )
+                assert torch.equal(one.scale, other.scale)
+                assert torch.equal(one.zero_point, other.zero_point)
+        assert layer.weight is None or torch.equal(layer.weight, again.weight)
+        assert layer.bias is None or torch.equal(layer.bias, again.bias)
+
+
+def test_lower_bits_make_a_smaller_file() -> None:
+    sizes = [len(NETWORK.artifact(Quantization(weight_bits=n, activation_bits=8), "{}")) for n in range(2, 9)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] - sizes[0] >= (2 * 5 * 9 + 5 * 4 * 4 + 700) * 6 // 8 - 20
+
+
+def test_layer_bytes_add_up_to_the_file_without_its_header() -> None:
+    quantization = Quantization(weight_bits=5, activation_bits=8)
+    data = NETWORK.artifact(quantization, "{}")
+    body = len(data) - 8 - int.from_bytes(data[:8], "little")
+    norm = sum(t.numel() * t.element_size() for n, t in NETWORK.state.items() if n.startswith("1."))
+    activations = 3 * 2 * 4
+    assert sum(row.bytes for row in NETWORK.rows(quantization)) + norm + activations == body
+
+
+def damaged(seed: int, data: bytes) -> bytes:
+    draw = random.Random(seed)
+    raw = bytearray(data)
+    kind = draw.randrange(4)
+    if kind == 0:
+        return bytes(raw[: draw.randrange(len(raw))])
+    if kind == 1:
+        for _ in range(draw.randrange(1, 20)):
+            raw[draw.randrange(min(len(raw), 1200))] = draw.randrange(256)
+    elif kind == 2:
+        raw[:8] = draw.randrange(2**64).to_bytes(8, "little")
+    else:
+        raw = bytearray(draw.randbytes(draw.randrange(400)))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("start", range(0, 240, 60))
+def test_damaged_files_are_read_or_refused_in_words(start: int) -> None:
+    data = NETWORK.artifact(Quantization(weight_bits=3, activation_bits=8, scheme="affine"), "{}")
+    refused = 0
+    for seed in range(start, start + 60):
+        try:
+            artifact.read(damaged(seed, data))
+        except WorkbenchError as error:
+            refused += 1
+            assert "damaged" in str(error)
+    assert refused > 20
+
+
+def test_a_shape_that_needs_terabytes_is_refused_before_it_is_made() -> None:
+    data = NETWORK.artifact(Quantization(weight_bits=2), "{}")
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].replace(rb"[5,2,3,3]", rb"[5,9999999999,3,3]")
+    with pytest.raises(WorkbenchError, match="damaged"):
+        artifact.read(len(header).to_bytes(8, "little") + header + data[8 + length :])
+
+
+def test_foreign_files_are_refused() -> None:
+    with pytest.raises(WorkbenchError, match="no artifact"):
+        artifact.read(np.random.default_rng(0).bytes(1000))

@@ -1,0 +1,70 @@
+"""The view: a session and the parts that show it, each usable alone in a notebook.
+
+Names are imported when they are asked for, so that one part does not cost the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from widgets.deployment_panel import DeploymentPanel
+    from widgets.distillation_panel import DistillationPanel
+    from widgets.figure import tradeoff_figure
+    from widgets.header import History, ModelPicker, Status
+    from widgets.layer_table import LayerTable
+    from widgets.learning_curves import LearningCurves
+    from widgets.quantization_panel import QuantizationPanel
+    from widgets.session import Session
+    from widgets.tiles import Tiles
+    from widgets.tradeoff import TradeOff
+    from widgets.tried import Tried
+    from widgets.verdict import Verdict
+    from widgets.workbench import Workbench
+
+_HOME = {
+    "DeploymentPanel": "deployment_panel",
+    "DistillationPanel": "distillation_panel",
+    "History": "header",
+    "LayerTable": "layer_table",
+    "LearningCurves": "learning_curves",
+    "ModelPicker": "header",
+    "QuantizationPanel": "quantization_panel",
+    "Session": "session",
+    "Status": "header",
+    "Tiles": "tiles",
+    "TradeOff": "tradeoff",
+    "Tried": "tried",
+    "Verdict": "verdict",
+    "Workbench": "workbench",
+    "tradeoff_figure": "figure",
+}
+
+__all__ = [
+    "DeploymentPanel",
+    "DistillationPanel",
+    "History",
+    "LayerTable",
+    "LearningCurves",
+    "ModelPicker",
+    "QuantizationPanel",
+    "Session",
+    "Status",
+    "Tiles",
+    "TradeOff",
+    "Tried",
+    "Verdict",
+    "Workbench",
+    "tradeoff_figure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'widgets' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"widgets.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

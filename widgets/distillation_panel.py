@@ -1,0 +1,128 @@
+"""The settings of a student, and the button that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from widgets.deployment_panel import offers_view, reasons_of, with_value
+from widgets.formatting import count
+from widgets.part import Message, Part, changes_of, source
+from workbench.recipe import Distillation
+
+if TYPE_CHECKING:
+    from workbench.bench import Offer
+
+FIELDS = ("teacher", "width", "temperature", "weight", "labels", "epochs")
+WIDTHS = {0.125: "⅛ width", 0.25: "¼ width", 0.5: "half width", 0.75: "¾ width", 1.0: "full width"}
+TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
+WEIGHTS = tuple(round(0.1 * k, 1) for k in range(11))
+EPOCHS = (1, 2, 4, 8, 16, 32)
+
+
+def label_steps(images: int) -> list[int]:
+    """Round numbers of labels up to all images: 0, 100, 200, 500, 1,000, …"""
+    steps = [m * 10**power for power in range(2, 9) for m in (1, 2, 5)]
+    return [0, *(step for step in steps if step < images), images]
+
+
+def distillation_view(
+    settings: Distillation,
+    teachers: Sequence[Offer],
+    *,
+    training_images: int,
+    noun: str = "images",
+    applied: Distillation | None = None,
+    training: bool = False,
+) -> dict[str, Any]:
+    """The picture of the settings.
+
+    Args:
+        settings: What the panel shows.
+        teachers: Who can teach, and why some cannot.
+        training_images: How many the task has; 0: none, so that nothing can be distilled.
+        noun: What an example is called.
+        applied: The distillation in the recipe, if it has one.
+        training: Whether a student is being trained.
+    """
+    why = ""
+    if not training_images:
+        why = f"A student learns from training {noun}, and this task has none; give it `training=(inputs, targets)`."
+    locked = training or bool(why)
+    usable = any(teacher.reason is None for teacher in teachers)
+    return {
+        "remark": "training" if training else f"{_width(applied.width)} student" if applied else "off",
+        "width": _choices(settings.width, {settings.width: _width(settings.width), **WIDTHS}, locked),
+        "teacher": offers_view(teachers, settings.teacher) | {"disabled": locked},
+        "temperature": _steps(settings.temperature, TEMPERATURES, locked),
+        "weight": _steps(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
+        "labels": _steps(
+            settings.labels, label_steps(min(settings.images, training_images)), locked, f"labelled {noun}"
+        ),
+        "epochs": _choices(settings.epochs, {n: str(n) for n in (*EPOCHS, settings.epochs)}, locked),
+        "training": training,
+        "can_start": not why and usable,
+        "can_remove": applied is not None and not training,
+        "note": "with a control, same budget" if not why else "",
+        "reasons": [why] if why else reasons_of(teachers),
+    }
+
+
+def _width(width: float) -> str:
+    return WIDTHS.get(width, f"×{width:g}")
+
+
+def _choices(value: float, names: Mapping[Any, str], disabled: bool) -> dict[str, Any]:
+    return {
+        "options": [{"value": key, "text": names[key], "disabled": False} for key in sorted(names)],
+        "value": value,
+        "disabled": disabled,
+    }
+
+
+def _steps(value: float, values: Sequence[float], disabled: bool, unit: str = "") -> dict[str, Any]:
+    steps = with_value(values, value)
+    texts = [count(step) if isinstance(step, int) else f"{step:g}" for step in steps]
+    return {
+        "values": steps,
+        "texts": texts,
+        "spoken": [f"{text} {unit}".strip() for text in texts],
+        "value": value,
+        "disabled": disabled,
+    }
+
+
+class DistillationPanel(Part):
+    """Student, teacher, temperature, labels, and the button that trains student and control."""
+
+    _esm = source("distillation_panel.js")
+    watches: ClassVar[tuple[str, ...]] = ("distillation", "recipe", "bench", "training")
+
+    def draw(self) -> dict[str, Any]:
+        """The panel for the settings of the session."""
+        session = self.session
+        bench = session.bench
+        return distillation_view(
+            session.distillation,
+            bench.teachers() if bench is not None else (),
+            training_images=bench.training_images if bench is not None else 0,
+            noun=getattr(getattr(bench, "task", None), "noun", "images"),
+            applied=session.recipe.distillation,
+            training=session.training,
+        )
+
+    def actions(self) -> dict[str, Any]:
+        """``update``: fields of the settings; ``distil``, ``stop``, ``remove``."""
+        return {"update": self._update, "distil": self._distil, "stop": self._stop, "remove": self._remove}
+
+    def _update(self, message: Message) -> None:
+        self.session.update_distillation(**changes_of(message, FIELDS))
+
+    def _distil(self, _: Message) -> None:
+        self.session.distil()
+
+    def _stop(self, _: Message) -> None:
+        self.session.stop_distilling()
+
+    def _remove(self, _: Message) -> None:
+        self.session.without_distillation()

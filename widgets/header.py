@@ -1,0 +1,94 @@
+"""The line on top: which model, what is going on, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from widgets.formatting import percent
+from widgets.part import Message, Part, source, text_of
+from workbench.report import Report
+
+
+def picker_view(models: tuple[str, ...], model: str, description: str, baseline: Report | None) -> dict[str, Any]:
+    """The picture of the model picker."""
+    accuracy = f"fp32 {percent(baseline.accuracy.value)}" if baseline else ""
+    return {
+        "options": [{"value": name, "text": name, "disabled": False} for name in models],
+        "value": model,
+        "description": " · ".join(part for part in (description, accuracy) if part),
+    }
+
+
+def status_view(status: str, progress: float, *, busy: bool, training: bool, problem: str) -> dict[str, Any]:
+    """The picture of the status line."""
+    working = busy or training
+    return {
+        "text": status or ("working" if working else "ready"),
+        "progress": round(min(1.0, max(0.0, progress)), 3) if working else 0.0,
+        "working": working,
+        "problem": problem,
+        "state": "working" if working else "problem" if problem else "ready",
+    }
+
+
+class ModelPicker(Part):
+    """The title, the models to choose from, and what the current one is."""
+
+    _esm = source("model_picker.js")
+    watches: ClassVar[tuple[str, ...]] = ("models", "model", "loading", "bench", "baseline")
+
+    def draw(self) -> dict[str, Any]:
+        """The names on offer and the description of the current one."""
+        session = self.session
+        description = session.bench.description if session.bench is not None else ""
+        return picker_view(session.models, session.loading or session.model, description, session.baseline)
+
+    def actions(self) -> dict[str, Any]:
+        """``choose``: another model, by ``model``."""
+        return {"choose": self._choose}
+
+    def _choose(self, message: Message) -> None:
+        self.session.choose_model(text_of(message, "model"))
+
+
+class Status(Part):
+    """What is being computed, how far it is, how to stop it, and what went wrong."""
+
+    _esm = source("status.js")
+    watches: ClassVar[tuple[str, ...]] = ("status", "progress", "busy", "training", "problem")
+
+    def draw(self) -> dict[str, Any]:
+        """The status line."""
+        s = self.session
+        return status_view(s.status, s.progress, busy=s.busy, training=s.training, problem=s.problem)
+
+    def actions(self) -> dict[str, Any]:
+        """``cancel``: stop what is under way."""
+        return {"cancel": self._cancel}
+
+    def _cancel(self, _: Message) -> None:
+        if self.session.training:
+            self.session.stop_distilling()
+        if self.session.busy:
+            self.session.cancel()
+
+
+class History(Part):
+    """Undo and redo, also by Ctrl+Z and Ctrl+Shift+Z."""
+
+    _esm = source("history.js")
+    watches: ClassVar[tuple[str, ...]] = ("can_undo", "can_redo")
+
+    def draw(self) -> dict[str, Any]:
+        """Which of the two can be pressed."""
+        return {"undo": bool(self.session.can_undo), "redo": bool(self.session.can_redo)}
+
+    def actions(self) -> dict[str, Any]:
+        """``undo`` and ``redo``: one step."""
+        return {"undo": self._undo, "redo": self._redo}
+
+    def _undo(self, _: Message) -> None:
+        self.session.undo()
+
+    def _redo(self, _: Message) -> None:
+        self.session.redo()

@@ -1,0 +1,28 @@
+const TYPING = "input:not([type=range]):not([type=button]):not([type=checkbox]), textarea, [contenteditable], .cm-editor";
+
+export default part("wb-history", (root, send) => {
+  const button = (name, sign, word, keys) =>
+    el("button", { type: "button", class: "wb-plain", "aria-label": `${word} (${keys})`, title: `${word} (${keys})`, onclick: () => send({ do: name }) },
+      el("span", { text: sign, "aria-hidden": "true" }), el("span", { class: "wb-word", text: word }));
+  const undo = button("undo", "↶", "Undo", "Ctrl+Z");
+  const redo = button("redo", "↷", "Redo", "Ctrl+Shift+Z");
+  root.append(undo, redo);
+  const onkey = (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "z") return;
+    const target = event.target instanceof Element ? event.target : document.body;
+    const home = root.closest(".workbench") ?? root;
+    const alone = target === document.body && document.querySelectorAll(".wb-history").length === 1;
+    if (!(alone || home.contains(target)) || target.closest(TYPING)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    (event.shiftKey ? redo : undo).click();
+  };
+  document.addEventListener("keydown", onkey, true);
+  return {
+    draw(view) {
+      set(undo, { disabled: !view.undo });
+      set(redo, { disabled: !view.redo });
+    },
+    end: () => document.removeEventListener("keydown", onkey, true),
+  };
+});

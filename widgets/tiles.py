@@ -1,0 +1,195 @@
+"""The four answers: accuracy, size, latency and flips, each with its interval and its origin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from widgets.formatting import NOTHING, Quantity, between, count, duration, percent, points, ratio, size
+from widgets.part import Part, source
+from workbench.report import Estimate, Report
+
+SPANS = (0.04, 0.2, 1.0)
+"""Widths of the accuracy axis, as shares; few, so that an interval is seen to shrink on a scale that stays."""
+FACTORS = (2.0, 8.0, 64.0)
+"""Ends of the latency axis, as factors of the baseline."""
+BASELINE_AT = 0.75
+
+Tile = dict[str, Any]
+
+
+def tiles_view(
+    report: Report | None,
+    baseline: Report | None,
+    *,
+    stale: bool = False,
+    busy: bool = False,
+    earlier: Report | None = None,
+) -> dict[str, Any]:
+    """The picture of a report.
+
+    Args:
+        report: What is known; None where nothing is yet.
+        baseline: The same model in fp32.
+        stale: The report belongs to an earlier recipe.
+        busy: More is on its way.
+        earlier: The last report that had a latency, drawn greyed until there is a new one.
+    """
+    if report is None:
+        return {"tiles": [_empty(key, busy) for key in ("Accuracy", "Size", "Latency", "Flips")]}
+    state = "stale" if stale else "final" if report.complete else "growing"
+    latency = report if report.latency or not busy or earlier is None else earlier
+    return {
+        "tiles": [
+            _accuracy(report) | {"state": state},
+            _size(report, baseline) | {"state": "stale" if stale else "final"},
+            _latency(latency, busy) | {"state": "stale" if stale or latency is not report else "final"},
+            _flips(report) | {"state": state},
+        ]
+    }
+
+
+def is_fp32(report: Report) -> bool:
+    """Whether nothing was changed: this is the baseline, whatever runs it."""
+    return not report.recipe.quantization.active and report.recipe.distillation is None
+
+
+def _tile(
+    name: str, value: Quantity, badge: tuple[str, str] | None, parts: list[tuple[str, str]], title: str = ""
+) -> Tile:
+    return {
+        "name": name,
+        "value": value.text,
+        "unit": value.unit,
+        "badge": {"origin": badge[0], "word": badge[1]} if badge else None,
+        "parts": [{"text": text, "tone": tone} for text, tone in parts],
+        "title": title,
+        "bar": None,
+    }
+
+
+def _empty(name: str, busy: bool) -> Tile:
+    word = "measuring…" if busy else "not measured yet"
+    return _tile(name, Quantity(NOTHING, ""), None, [(word, "")]) | {"state": "empty"}
+
+
+def _origin(estimate: Estimate) -> tuple[str, str]:
+    return estimate.source, estimate.source
+
+
+def _accuracy(report: Report) -> Tile:
+    drop = report.drop
+    interval = between(points(-drop.high, signed=True), points(-drop.low, signed=True))
+    if is_fp32(report):
+        parts = [("the baseline", "")]
+    elif drop.includes(0):
+        parts = [("not distinguishable", ""), (f" {interval}", "long")]
+    else:
+        parts = [
+            (points(-drop.value, signed=True), "loss" if drop.value > 0 else "gain"),
+            (f" points {interval}", "long"),
+        ]
+    accuracy = report.accuracy
+    title = (
+        f"{percent(accuracy.value)} {between(points(accuracy.low), points(accuracy.high))} "
+        f"of {count(report.evaluated)} examples. "
+        f"Against fp32 on the same examples: {points(-drop.value, signed=True)} points {interval}, 95 % confidence."
+    )
+    tile = _tile("Accuracy", percent(accuracy.value), _origin(accuracy), parts, title)
+    span = next((s for s in SPANS if drop.high <= BASELINE_AT * s and -drop.low <= (1 - BASELINE_AT) * s), SPANS[-1])
+    low, at, high = (_clip(BASELINE_AT - loss / span) for loss in (drop.high, drop.value, drop.low))
+    return tile | {"bar": {"kind": "interval", "low": low, "at": at, "high": high, "baseline": BASELINE_AT}}
+
+
+def _size(report: Report, baseline: Report | None) -> Tile:
+    whole = report.size.value
+    tile = _tile("Size", size(whole), _origin(report.size), [], f"{count(round(whole))} bytes in the file.")
+    if baseline is None or not baseline.size.value or not whole:
+        return tile
+    smaller = baseline.size.value / whole
+    if abs(math.log(smaller)) < 0.005:
+        parts = [("the baseline" if is_fp32(report) else "as large", ""), (f" as {size(baseline.size.value)}", "long")]
+        parts = parts[: 1 if is_fp32(report) else 2]
+    else:
+        word = f"{ratio(smaller)} smaller" if smaller > 1 else f"{ratio(1 / smaller)} larger"
+        parts = [(word, "gain" if smaller > 1 else "loss"), (f" than {size(baseline.size.value)}", "long")]
+    tile["parts"] = [{"text": text, "tone": tone} for text, tone in parts]
+    return tile | {"bar": {"kind": "share", "share": _clip(1 / smaller)}}
+
+
+def _latency(report: Report, busy: bool) -> Tile:
+    batch = report.recipe.deployment.batch
+    name = f"Latency, batch {batch}" if batch > 1 else "Latency"
+    latency, faster = report.latency, report.speedup
+    if latency is None:
+        return _tile(name, Quantity(NOTHING, ""), None, [("measuring…" if busy else "not measured", "")])
+    runtime, threads = report.recipe.deployment.runtime, report.recipe.deployment.threads
+    title = (
+        f"{duration(latency.value)} {between(str(duration(latency.low)), str(duration(latency.high)))} "
+        f"a call of {batch} with {runtime}, {threads} thread{'s' if threads > 1 else ''}; median, 95 % confidence."
+    )
+    tile = _tile(name, duration(latency.value), _origin(latency), [], title)
+    if faster is None or min(faster.low, faster.value) <= 0:
+        return tile
+    if is_fp32(report) and faster.includes(1):
+        parts = [("the baseline", "")]
+    elif faster.includes(1):
+        parts = [("not distinguishable", ""), (f" {_factors(faster.low, faster.high)}", "long")]
+    elif faster.value > 1:
+        parts = [(f"{ratio(faster.value)} faster", "gain"), (f" {_factors(faster.low, faster.high)}", "long")]
+    else:
+        parts = [
+            (f"{ratio(1 / faster.value)} slower", "loss"),
+            (f" {_factors(1 / faster.high, 1 / faster.low)}", "long"),
+        ]
+    tile["parts"] = [{"text": text, "tone": tone} for text, tone in parts]
+    end = next((f for f in FACTORS if 1 / f <= faster.low and faster.high <= f), FACTORS[-1])
+    low, at, high = (_clip(0.5 - math.log(x, end) / 2) for x in (faster.high, faster.value, faster.low))
+    return tile | {"bar": {"kind": "interval", "low": low, "at": at, "high": high, "baseline": 0.5}}
+
+
+def _factors(low: float, high: float) -> str:
+    return between(ratio(low).removesuffix("×"), ratio(high))
+
+
+def _flips(report: Report) -> Tile:
+    flips = report.flips
+    value = Quantity(count(flips.total), f"of {count(flips.n)}")
+    if flips.total == 0:
+        return _tile("Flips", value, ("measured", "counted"), [("the same answers", "")])
+    chance = "p < 0.001" if flips.p_value < 0.001 else f"p = {flips.p_value:.2g}"
+    parts = [
+        (f"{count(flips.lost)} lost", "loss"),
+        (" · ", ""),
+        (f"{count(flips.gained)} won", "gain"),
+        (f" ({chance})", "long"),
+    ]
+    title = (
+        f"Right in fp32 and wrong now: {count(flips.lost)}; the other way round: {count(flips.gained)}. "
+        f"McNemar's test: {chance}."
+    )
+    tile = _tile("Flips", value, ("measured", "counted"), parts, title)
+    return tile | {"bar": {"kind": "split", "share": _clip(flips.lost / flips.total)}}
+
+
+def _clip(fraction: float) -> float:
+    return round(min(1.0, max(0.0, fraction)), 4)
+
+
+class Tiles(Part):
+    """Accuracy, size, latency and flips of the recipe on the screen."""
+
+    _esm = source("tiles.js")
+    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "baseline", "busy")
+    _timed: Report | None = None
+
+    def draw(self) -> dict[str, Any]:
+        """The four tiles; a latency that is on its way is bridged by the last one of this model."""
+        session = self.session
+        report, baseline = session.report, session.baseline
+        if baseline is None:
+            self._timed = None  # another model: its times say nothing here
+        view = tiles_view(report, baseline, stale=session.stale, busy=session.busy, earlier=self._timed)
+        if report is not None and report.latency is not None:
+            self._timed = report
+        return view

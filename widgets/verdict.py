@@ -1,0 +1,52 @@
+"""What the numbers mean in a sentence, and the one change that would help most."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from widgets.part import Message, Part, source
+from workbench.report import Report
+
+
+def verdict_view(report: Report | None, *, stale: bool = False, busy: bool = False) -> dict[str, Any]:
+    """The picture of a report's advice and notes."""
+    if report is None:
+        quiet = "Measuring the model as it is…" if busy else "Nothing was measured yet."
+        return {"verdict": "", "reason": quiet, "suggestion": "", "offer": False, "notes": "", "state": "empty"}
+    advice = report.advice
+    waiting = "Counting; the sentence comes with the last image." if busy else ""
+    return {
+        "verdict": advice.verdict if advice else "",
+        "reason": advice.reason if advice else waiting,
+        "suggestion": advice.suggestion if advice else "",
+        "offer": advice is not None and advice.recipe is not None,
+        "notes": " ".join(note for note in report.notes if advice is None or note != advice.reason),
+        "state": "stale" if stale else "final" if advice else "growing",
+    }
+
+
+class Verdict(Part):
+    """The sentence under the tiles, with a button that applies its suggestion."""
+
+    _esm = source("verdict.js")
+    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "busy")
+    _said: Report | None = None
+
+    def draw(self) -> dict[str, Any]:
+        """The sentence; while a new one is on its way, the last one, greyed."""
+        session = self.session
+        report, stale = session.report, session.stale
+        if report is not None and report.advice is not None:
+            self._said = report
+        elif report is not None and session.busy and self._said is not None:
+            report, stale = self._said, True
+        elif report is None:
+            self._said = None
+        return verdict_view(report, stale=stale, busy=session.busy)
+
+    def actions(self) -> dict[str, Any]:
+        """``take``: apply the suggestion."""
+        return {"take": self._take}
+
+    def _take(self, _: Message) -> None:
+        self.session.take_advice()
