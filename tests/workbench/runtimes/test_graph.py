@@ -52,8 +52,12 @@ def test_top1_agrees_on_all_test_images(seed: Network, weight: int, activation: 
         Quantization(weight_bits=4, activation_bits=8, scheme="affine"),
         Quantization(weight_bits=6, activation_bits=6, granularity="tensor", range="percentile"),
         Quantization(weight_bits=8, activation_bits=8, method="naive"),
-        Quantization(weight_bits=8, activation_bits=8, layers={"conv1": {"weight_bits": None}, "fc*": {"weight_bits": 3}}),
-        Quantization(weight_bits=8, activation_bits=8, layers={"conv3": {"weight_bits": None, "activation_bits": None}}),
+        Quantization(
+            weight_bits=8, activation_bits=8, layers={"conv1": {"weight_bits": None}, "fc*": {"weight_bits": 3}}
+        ),
+        Quantization(
+            weight_bits=8, activation_bits=8, layers={"conv3": {"weight_bits": None, "activation_bits": None}}
+        ),
         Quantization(),
     ],
     ids=lambda quantization: repr(quantization),
@@ -124,5 +128,5 @@ class NotExportable(nn.Module):
 
 def test_a_model_that_cannot_be_exported_is_told_so_in_words() -> None:
     network = Network(NotExportable(), torch.randn(4, 5), batches=1)
-    with pytest.raises(WorkbenchError, match="cannot be exported to ONNX.*'eager'"):
+    with pytest.raises(WorkbenchError, match=r"cannot be exported to ONNX.*'eager'"):
         _ = network.graph
