@@ -86,9 +86,9 @@ class Bench:
         self.task = task
         self.store = store or Store()
         batches = -(-len(task) // BATCH)
-        self._network = Network(model, task.calibration, batches)
+        self._network = Network(model, task.calibration, batches, self.store.folder / "graphs")
         self._evaluation = Evaluation(task)
-        self._students = TrainedStudents(self._network, task, self.store.folder / "students", batches, teachers or {})
+        self._students = TrainedStudents(self._network, task, self.store.folder, batches, teachers or {})
         self._measuring = threading.RLock()  # two timings at once would spoil both
         self._baseline_run: tuple[Deployment, Prepared] | None = None
 

@@ -49,12 +49,9 @@ class Evaluation:
 
     def __init__(self, task: Task, seed: int = 0) -> None:
         order = torch.randperm(len(task), generator=torch.Generator().manual_seed(seed))
-        inputs = task.inputs[order]
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.task = task
         self.order = order
-        self.inputs = inputs.split(BATCH)
+        self._parts = order.split(BATCH)
         self._targets = None if task.targets is None else task.targets[order].split(BATCH)
         self._finished: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -86,7 +83,8 @@ class Evaluation:
             return
         right = torch.zeros(len(self.task), dtype=torch.bool)
         stop = 0
-        for index, batch in enumerate(self.inputs):
+        for index, part in enumerate(self._parts):
+            batch = self._batch(part)
             if cancel is not None and cancel.is_set():
                 raise Cancelled
             start, stop = stop, stop + len(batch)
@@ -109,6 +107,11 @@ class Evaluation:
         """Which examples were right, shape (n,)."""
         *_, last = self.stream(network, asked, reference, cancel)
         return last.right
+
+    def _batch(self, part: Tensor) -> Tensor:
+        """Gathered when needed: a copy of all inputs in this order would take as much memory again."""
+        batch = self.task.inputs[part]
+        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
 
     def _outputs(self, network: Network, asked: Mapping[str, LayerSpec], batch: Tensor, index: int) -> Tensor:
         outputs = network.simulation.run(batch, asked, index)

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,13 @@ from workbench.runtimes.graph import ExportedGraph
 class Network:
     """A private copy of a model, calibrated on first use; the model that was given is left as it was."""
 
-    def __init__(self, model: nn.Module, calibration: Tensor, batches: int) -> None:
+    def __init__(self, model: nn.Module, calibration: Tensor, batches: int, folder: Path) -> None:
         """
         Args:
             model: Any module whose forward takes one tensor.
             calibration: Inputs that set activation ranges.
             batches: How many batches a whole evaluation has.
+            folder: Where the exported graph is kept for the next process.
         """
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         if calibration.dim() == 4:
@@ -37,6 +39,7 @@ class Network:
         self.layers = {name: m for name, m in self.module.named_modules() if isinstance(m, QUANTIZABLE)}
         self._calibration = calibration
         self._batches = batches
+        self._folder = folder
         self._packed: dict[QuantizedLayer, PackedLayer] = {}
         self._export = threading.Lock()
 
@@ -71,13 +74,14 @@ class Network:
 
     @property
     def graph(self) -> ExportedGraph:
-        """The fp32 graph, exported once (seconds)."""
+        """The fp32 graph, exported once (seconds) and found again by later processes."""
         with self._export:  # two threads must not export at the same time
             return self._graph
 
     @cached_property
     def _graph(self) -> ExportedGraph:
-        return ExportedGraph.from_module(self.module, self._calibration[:2])
+        name = f"{self.key[:32]}-torch{torch.__version__}.onnx"
+        return ExportedGraph.cached(self._folder / name, self.module, self._calibration[:2])
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:
         """The layers that a recipe quantizes at all."""

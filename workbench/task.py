@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +13,24 @@ from torch import Tensor
 from workbench.errors import TaskError
 
 CALIBRATION_EXAMPLES = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Examples to learn from, read when a student is first trained: most viewers never train one."""
+
+    size: int
+    """How many examples there are."""
+    read: Callable[[], tuple[Tensor, Tensor]]
+    """Gives inputs, shape (size, ...), and class indices, shape (size,)."""
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Inputs and class indices; read once."""
+        inputs, targets = self.read()
+        if len(inputs) != self.size:
+            raise TaskError(f"training inputs: {self.size:,} examples were announced, {len(inputs):,} came.")
+        return inputs, targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +47,8 @@ class Task:
     """Class indices, shape (n,), int64; None where the model's own fp32 output is what counts as right."""
     calibration: Tensor
     """Inputs that set activation ranges, shape (m, ...); never taken from the evaluation part."""
-    training: tuple[Tensor, Tensor] | None = None
-    """Inputs and class indices for distillation, or None."""
+    training: TrainingData | None = None
+    """For distillation, or None."""
     classes: tuple[str, ...] = ()
     description: str = field(default="", compare=False)
     noun: str = "examples"
@@ -40,9 +58,6 @@ class Task:
         _check_inputs("inputs", self.inputs, None)
         _check_inputs("calibration", self.calibration, self.inputs)
         _check_targets("targets", self.targets, self.inputs, len(self.classes))
-        if self.training is not None:
-            _check_inputs("training inputs", self.training[0], self.inputs)
-            _check_targets("training targets", self.training[1], self.training[0], len(self.classes))
 
     @classmethod
     def classification(
@@ -51,7 +66,7 @@ class Task:
         targets: Tensor,
         *,
         calibration: Tensor,
-        training: tuple[Tensor, Tensor] | None = None,
+        training: tuple[Tensor, Tensor] | TrainingData | None = None,
         classes: Sequence[str] | int = (),
         name: str = "classification",
         description: str = "",
@@ -63,7 +78,7 @@ class Task:
             inputs: Shape (n, ...).
             targets: Class indices, shape (n,).
             calibration: Shape (m, ...), like inputs but not among them; the first 512 are used.
-            training: Inputs and class indices for distillation.
+            training: Inputs and class indices for distillation, or `TrainingData` that reads them later.
             classes: Names of the classes, or how many there are.
             name: A short name.
             description: Half a sentence for the page.
@@ -74,6 +89,11 @@ class Task:
         """
         names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
         calibration = calibration[:CALIBRATION_EXAMPLES]
+        if isinstance(training, tuple):
+            given = training
+            _check_inputs("training inputs", given[0], inputs)
+            _check_targets("training targets", given[1], given[0], len(names))
+            training = TrainingData(len(given[0]), lambda: given)
         return cls(name, inputs, targets, calibration, training, names, description, noun)
 
     @classmethod
@@ -125,7 +145,7 @@ class Task:
     def training_key(self) -> str:
         """SHA-256 over the training data, 64 hex digits."""
         digest = hashlib.sha256()
-        for tensor in self.training or ():
+        for tensor in self.training.tensors if self.training else ():
             _update(digest, tensor)
         return digest.hexdigest()
 

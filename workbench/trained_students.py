@@ -48,7 +48,7 @@ class TrainedStudents:
         Args:
             network: The model that students take their form from.
             task: With training data, or no student can be made.
-            folder: Where trained students are kept.
+            folder: Of the store; trained students and their graphs are kept in it.
             batches: How many batches a whole evaluation has.
             teachers: Who can teach, by name, beside the model itself (``self``).
         """
@@ -67,7 +67,7 @@ class TrainedStudents:
         """Training examples beside those for validation; 0 where no student can be trained."""
         if self._task.training is None or self._task.targets is None:
             return 0
-        return max(0, len(self._task.training[0]) - VALIDATION_EXAMPLES)
+        return max(0, self._task.training.size - VALIDATION_EXAMPLES)
 
     def teachers(self) -> list[tuple[str, str | None]]:
         """Names, and why one cannot teach."""
@@ -128,7 +128,7 @@ class TrainedStudents:
                 yield replace(_at_the_start(), step=found.steps, steps=found.steps, seconds=found.seconds, done=True)
                 return
             yield _at_the_start()  # the teacher's outputs take seconds before the first step
-            inputs, labels = self._task.training  # type: ignore[misc]
+            inputs, labels = self._task.training.tensors  # type: ignore[union-attr]
             rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
             training = distil(
                 self._base.module,
@@ -152,7 +152,7 @@ class TrainedStudents:
                     yield progress
             if not trained.cancelled:
                 try:
-                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._path(settings).parent.mkdir(parents=True, exist_ok=True)
                     trained.save(self._path(settings))
                 except OSError:  # a full or read-only disk: the student lives on in memory
                     pass
@@ -162,7 +162,7 @@ class TrainedStudents:
     def _taught(self, settings: Distillation, cancel: threading.Event | None) -> TeacherLogits:
         key = (settings.teacher, settings.images)
         if key not in self._logits:
-            inputs = self._task.training[0][: settings.images]  # type: ignore[index]
+            inputs = self._task.training.tensors[0][: settings.images]  # type: ignore[union-attr]
             self._logits[key] = teacher_logits(self._teacher(settings.teacher).module, inputs, cancel=cancel)
         return self._logits[key]
 
@@ -170,7 +170,7 @@ class TrainedStudents:
         if name not in self._networks:
             made = self._teachers[name]
             module = made if isinstance(made, nn.Module) else made()
-            network = Network(module, self._task.calibration, self._batches)
+            network = Network(module, self._task.calibration, self._batches, self._folder / "graphs")
             with torch.inference_mode():
                 try:
                     theirs = tuple(network.module(self._task.calibration[:2]).shape)
@@ -188,7 +188,7 @@ class TrainedStudents:
     def _path(self, settings: Distillation) -> Path:
         teacher = self._teacher(settings.teacher).key
         told = (MADE_BY, settings.model_dump_json(), self._base.key, teacher, self._task.training_key)
-        return self._folder / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()}.safetensors"
+        return self._folder / "students" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()}.safetensors"
 
     def _load(self, settings: Distillation) -> Trained | None:
         path = self._path(settings)
@@ -205,7 +205,7 @@ class TrainedStudents:
         for name, state in (("student", trained.student_state), ("control", trained.control_state)):
             module = scale_width(self._base.module, self._task.calibration[:2], settings.width, settings.seed)
             module.load_state_dict(state)
-            networks[name] = Network(module, self._task.calibration, self._batches)
+            networks[name] = Network(module, self._task.calibration, self._batches, self._folder / "graphs")
         return TrainedStudent(networks, trained.steps, trained.seconds)
 
 

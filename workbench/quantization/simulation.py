@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from workbench.quantization.quantizer import LayerSpec, Quantizer
 from workbench.twins import substituted, twin
 
-REMEMBER_BYTES = 160 * 2**20
+REMEMBER_BYTES = 96 * 2**20
 """Memory for the inputs of stages that later runs can start from. Every viewer's kernel has as much."""
 
 
@@ -35,7 +35,7 @@ class Simulation:
             batches: How many batches a whole evaluation has: a stage's input is remembered where all fit.
         """
         self.quantizer = quantizer
-        self._largest = REMEMBER_BYTES // 2 // batches
+        self._largest = REMEMBER_BYTES * 2 // 3 // batches
         self.stages = _stages(model, layers)
         self._remembered: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()
         self._remembered_bytes = 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +68,32 @@ class ExportedGraph:
         if program is None:
             raise WorkbenchError("torch.onnx.export returned nothing; choose the runtime 'eager'.")
         return cls(program.model_proto, model)
+
+    @classmethod
+    def cached(cls, path: Path, model: nn.Module, example: Tensor) -> ExportedGraph:
+        """As `from_module`, but from a file where there is one: an export takes seconds and much memory.
+
+        Args:
+            path: Of the file, a checksum and the graph; written whole or not at all, and again where it
+                is damaged.
+            model: In evaluation mode.
+            example: A batch of two.
+
+        Raises:
+            WorkbenchError: See `from_module`.
+        """
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            checksum, content = data[:32], data[32:]
+            if hashlib.sha256(content).digest() == checksum:
+                return cls(onnx.load_from_string(content), model)
+        made = cls.from_module(model, example)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with contextlib.suppress(OSError):  # a full or read-only disk costs time at the next start, no more
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(hashlib.sha256(made.fp32()).digest() + made.fp32())
+            os.replace(partial, path)
+        return made
 
     @property
     def input(self) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.errors import WorkbenchError, nearest
-from workbench.task import Task
+from workbench.task import CALIBRATION_EXAMPLES, Task, TrainingData
 from workbench.zoo import checkpoints, fashion_mnist
 from workbench.zoo.models import ARCHITECTURES
 
 if TYPE_CHECKING:
     from workbench.bench import Bench
     from workbench.store import Store
+
+TRAINING_IMAGES = 20_000
 
 
 def names() -> tuple[str, ...]:
@@ -49,20 +52,27 @@ def task() -> Task:
     try:
         inputs = fashion_mnist.images(folder / "t10k-images-idx3-ubyte.gz")
         targets = fashion_mnist.labels(folder / "t10k-labels-idx1-ubyte.gz")
-        training = fashion_mnist.images(folder / "train20k-images-idx3-ubyte.gz")
-        training_labels = fashion_mnist.labels(folder / "train20k-labels-idx1-ubyte.gz")
+        calibration = fashion_mnist.images(folder / "train20k-images-idx3-ubyte.gz", CALIBRATION_EXAMPLES)
     except ValueError as error:
         raise WorkbenchError(str(error)) from error
     return Task.classification(
         inputs,
         targets,
-        calibration=training,
-        training=(training, training_labels),
+        calibration=calibration,
+        training=TrainingData(TRAINING_IMAGES, lambda: _training(folder)),
         classes=fashion_mnist.CLASSES,
         name="fashion-mnist",
         description=f"Fashion-MNIST, {len(inputs):,} test images",
         noun="images",
     )
+
+
+def _training(folder: Path) -> tuple[Tensor, Tensor]:
+    try:
+        images = fashion_mnist.images(folder / "train20k-images-idx3-ubyte.gz")
+        return images, fashion_mnist.labels(folder / "train20k-labels-idx1-ubyte.gz")
+    except ValueError as error:
+        raise WorkbenchError(str(error)) from error
 
 
 def load(name: str, *, store: Store | None = None) -> Bench:

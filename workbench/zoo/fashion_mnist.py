@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ import torch
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
-def read_idx(path: Path) -> torch.Tensor:
+def read_idx(path: Path, most: int | None = None) -> torch.Tensor:
     """Read a gzipped idx file of unsigned bytes.
 
     Args:
         path: An ``*-idxN-ubyte.gz`` file (format: http://yann.lecun.com/exdb/mnist).
+        most: Read only so many entries of the first dimension.
 
     Returns:
         A uint8 tensor with the N dimensions that the file's header gives.
@@ -25,21 +28,25 @@ def read_idx(path: Path) -> torch.Tensor:
         ValueError: The file is truncated, altered, or not an idx file.
     """
     try:
-        raw = gzip.decompress(path.read_bytes())
-        zeros, kind, dimensions = struct.unpack(">HBB", raw[:4])
-        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-        if zeros or kind != 0x08:
-            raise ValueError("its header does not name unsigned bytes")
-        return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy())
-    except (OSError, EOFError, ValueError, struct.error) as error:
+        with gzip.open(path) as file:
+            zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            if zeros or kind != 0x08:
+                raise ValueError("its header does not name unsigned bytes")
+            shape = list(struct.unpack(f">{dimensions}I", file.read(4 * dimensions)))
+            shape[0] = min(shape[0], most if most is not None else shape[0])
+            raw = file.read(math.prod(shape))
+            if most is None and file.read(1):
+                raise ValueError("it goes on behind its last entry")
+        return torch.from_numpy(np.frombuffer(raw, np.uint8).reshape(shape).copy())
+    except (OSError, EOFError, ValueError, IndexError, MemoryError, OverflowError, struct.error, zlib.error) as error:
         raise ValueError(
             f"{path.name} cannot be read as a gzipped idx file ({error}). Restore it: `git checkout -- data`."
         ) from error
 
 
-def images(path: Path) -> torch.Tensor:
-    """Images of shape (N, 1, 28, 28), float32 in [0, 1], channels-last."""
-    pixels = read_idx(path).unsqueeze(1).float().div_(255)
+def images(path: Path, most: int | None = None) -> torch.Tensor:
+    """Images of shape (N, 1, 28, 28), float32 in [0, 1], channels-last; the first `most` of them."""
+    pixels = read_idx(path, most).unsqueeze(1).float().div_(255)
     return pixels.contiguous(memory_format=torch.channels_last)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from workbench.quantization.quantizer import specs
 
 INPUTS = torch.rand(30, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 
+NOWHERE = Path("nowhere")  # nothing here is exported
+
 
 def network() -> Network:
     torch.manual_seed(0)
@@ -29,7 +32,7 @@ def network() -> Network:
         nn.Flatten(),
         nn.Linear(100, 7, bias=False),
     )
-    return Network(model, INPUTS, 1)
+    return Network(model, INPUTS, 1, NOWHERE)
 
 
 NETWORK = network()
@@ -66,7 +69,7 @@ def test_a_model_from_the_file_computes_what_was_simulated(quantization: Quantiz
     asked = specs(quantization, NETWORK.layers)
     read = artifact.read(NETWORK.artifact(quantization, "{}"))
     assert read.recipe == "{}"
-    shipped = Network(NETWORK.module, INPUTS, 1)
+    shipped = Network(NETWORK.module, INPUTS, 1, NOWHERE)
     shipped.module.load_state_dict(read.state)
     expected = NETWORK.simulation.run(INPUTS, asked)
     made = shipped.simulation.run(INPUTS, specs(Quantization(), NETWORK.layers))

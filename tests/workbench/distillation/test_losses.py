@@ -121,9 +121,7 @@ def test_labelled_examples_get_both_losses_and_the_others_the_teachers_alone(
         taught = 4 * rel_entr(softmax(t / 2), softmax(s / 2)).sum()
         expected += weight * taught - (1 - weight) * log_softmax(s)[label] if known else taught
     hidden = torch.tensor([label if known else -1 for label, known in zip(labels, labelled, strict=True)])
-    total = losses.combined(
-        losses.kd, student, teacher, hidden, torch.tensor(labelled), weight=weight, temperature=2.0
-    )
+    total = losses.combined(losses.kd, student, teacher, hidden, torch.tensor(labelled), weight=weight, temperature=2.0)
     assert total.item() == pytest.approx(expected / n, abs=1e-9)
 
 

@@ -25,7 +25,7 @@ class Residual(nn.Module):
         self.project = nn.Conv2d(16, 24, 1)
         self.norm2 = nn.BatchNorm2d(24)
         self.head = nn.Linear(24, 5)
-        self.extra = nn.Linear(24, 5)
+        self.second = nn.Linear(24, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.on_input(x)
@@ -33,7 +33,7 @@ class Residual(nn.Module):
         x = F.relu(x + self.same(x))
         x = self.norm2(self.wider(x) + self.project(x)).relu()
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        return self.head(x) + self.extra(x)
+        return self.head(x) + self.second(x)
 
 
 class Dense(nn.Module):
@@ -43,17 +43,17 @@ class Dense(nn.Module):
         super().__init__()
         self.a = nn.Conv2d(3, 10, 3, padding=1)
         self.b = nn.Conv2d(13, 8, 3, padding=1)
-        self.squeeze = nn.Linear(21, 4)
-        self.excite = nn.Linear(4, 21)
+        self.squeeze = nn.Linear(8, 4)
+        self.excite = nn.Linear(4, 8)
         self.head = nn.Conv2d(21, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat((x, self.a(x)), 1)
-        x = torch.cat((x, self.b(x).relu()), 1)
+        y = self.b(x).relu()
+        gate = self.excite(self.squeeze(y.mean((2, 3))).relu()).sigmoid()
         if x.mean() > 1e9:  # a symbolic trace stops here
             x = x * 2
-        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
-        return self.head(x * gate[:, :, None, None]).mean((2, 3))
+        return self.head(torch.cat((x, y * gate[:, :, None, None]), 1)).mean((2, 3))
 
 
 def cnn() -> nn.Module:
@@ -64,7 +64,7 @@ def cnn() -> nn.Module:
         nn.Conv2d(8, 12, 3),
         nn.PReLU(12),
         nn.Flatten(),
-        nn.Linear(192, 20),
+        nn.Linear(108, 20),
         nn.LayerNorm(20),
         nn.Dropout(0.5),
         nn.Linear(20, 5),
@@ -121,13 +121,18 @@ def test_parameters_grow_with_the_width(make: Callable[[], nn.Module]) -> None:
 
 def test_each_hidden_layer_has_its_share_of_the_channels() -> None:
     student = scale_width(cnn(), EXAMPLE, 0.5, seed=0)
-    assert [tuple(p.shape) for p in student.parameters() if p.dim() > 1] == [(4, 3, 3, 3), (6, 4, 3, 3), (10, 96), (5, 10)]
+    assert [tuple(p.shape) for p in student.parameters() if p.dim() > 1] == [
+        (4, 3, 3, 3),
+        (6, 4, 3, 3),
+        (10, 54),
+        (5, 10),
+    ]
     block = scale_width(Residual(), EXAMPLE, 0.5, seed=0)
     assert block.get_submodule("on_input").weight.shape == (3, 3, 3, 3)  # is added to the input
     assert block.get_submodule("stem").weight.shape == (8, 3, 3, 3)
     assert block.get_submodule("project").weight.shape == (12, 8, 1, 1)
     assert block.get_submodule("norm2").running_var.shape == (12,)
-    assert block.get_submodule("head").weight.shape == block.get_submodule("extra").weight.shape == (5, 12)
+    assert block.get_submodule("head").weight.shape == block.get_submodule("second").weight.shape == (5, 12)
 
 
 def test_depthwise_convolutions_stay_depthwise_and_groups_stay_where_they_fit() -> None:
@@ -136,9 +141,15 @@ def test_depthwise_convolutions_stay_depthwise_and_groups_stay_where_they_fit() 
         (3, 8, 1),
         (8, 16, 8),
         (16, 12, 4),
-        (12, 6, 2),
+        (12, 8, 4),  # 6 would not fit into 4 groups
     ]
     assert (student[1].num_groups, student[1].num_channels) == (4, 8)
+
+
+def test_groups_give_way_where_they_would_keep_a_layer_wide() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.GroupNorm(32, 64), nn.Flatten(), nn.Linear(64 * 144, 5))
+    student = scale_width(model, EXAMPLE, 0.1, seed=0)
+    assert (student[1].num_groups, student[1].num_channels) == (8, 8)  # 6.4 channels, cut by 4, the largest that fits
 
 
 @each_net
@@ -202,10 +213,12 @@ def test_models_in_other_threads_go_on_running() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    for seed in range(20):
-        scale_width(cnn(), EXAMPLE, 0.5, seed)
-    stop.set()
-    thread.join()
+    try:
+        for seed in range(20):
+            scale_width(cnn(), EXAMPLE, 0.5, seed)
+    finally:
+        stop.set()
+        thread.join()
     assert not problems
 
 
@@ -266,6 +279,20 @@ def test_what_fails_only_when_narrow_is_named_too() -> None:
     assert scale_width(Halves(), EXAMPLE, 0.67, seed=0)(EXAMPLE).shape == (4, 5)  # 4 channels can be halved
     with pytest.raises(WorkbenchError, match=r"Halves cannot be made narrower: its own forward says: Halving"):
         scale_width(Halves(), EXAMPLE, 0.5, seed=0)  # 3 cannot
+
+
+def test_a_gate_that_no_longer_fits_its_concatenation_is_said() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.gate, self.out = nn.Linear(432, 6), nn.Linear(432, 438), nn.Linear(438, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return self.out(torch.cat((x, self.a(x)), 1) * self.gate(x))
+
+    with pytest.raises(WorkbenchError, match=r"Gated cannot be made narrower: its own forward says: .*435.*219"):
+        scale_width(Gated(), EXAMPLE, 0.5, seed=0)
 
 
 @pytest.mark.parametrize("width", [0.0, -0.5, 1.5, float("nan")])

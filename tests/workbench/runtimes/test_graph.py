@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 import torch
@@ -15,6 +17,7 @@ from workbench.network import Network
 from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment
 from workbench.runtimes import prepare
+from workbench.runtimes.graph import ExportedGraph
 
 ORT = Deployment(runtime="onnxruntime")
 
@@ -107,10 +110,10 @@ class Branches(nn.Module):
 
 
 @pytest.mark.parametrize("bits", [(8, 8), (4, 6)])
-def test_other_forms_of_network_agree(bits: tuple[int, int]) -> None:
+def test_other_forms_of_network_agree(bits: tuple[int, int], tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(300, 3, 10, 10)
-    network = Network(Branches(), inputs[:100], batches=3)
+    network = Network(Branches(), inputs[:100], 3, tmp_path)
     simulated, deployed = outputs(network, Quantization(weight_bits=bits[0], activation_bits=bits[1]), inputs)
     assert (simulated - deployed).abs().max() <= 0.05 * simulated.abs().max()
     assert (simulated.argmax(1) == deployed.argmax(1)).float().mean() >= 0.98
@@ -126,7 +129,27 @@ class NotExportable(nn.Module):
         return x * float(x.flatten()[0].item() > 0) if x.sum() > 0 else x
 
 
-def test_a_model_that_cannot_be_exported_is_told_so_in_words() -> None:
-    network = Network(NotExportable(), torch.randn(4, 5), batches=1)
+def test_a_model_that_cannot_be_exported_is_told_so_in_words(tmp_path: Path) -> None:
+    network = Network(NotExportable(), torch.randn(4, 5), 1, tmp_path)
     with pytest.raises(WorkbenchError, match=r"cannot be exported to ONNX.*'eager'"):
         _ = network.graph
+
+
+def test_a_graph_is_exported_once_and_again_where_the_file_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = torch.randn(8, 3, 10, 10)
+    Network(Branches(), inputs, 1, tmp_path).graph.fp32()
+    (path,) = tmp_path.iterdir()
+    model = Branches()
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported again"))
+        graph = ExportedGraph.cached(path, model, inputs[:2])
+        assert graph.fp32() == before[32:]
+    path.write_bytes(before[:-3] + b"xyz")
+    assert ExportedGraph.cached(path, model, inputs[:2]).proto.graph.node
+    assert path.read_bytes()[-3:] != b"xyz"
+    blocked = tmp_path / "file" / "graph.onnx"
+    blocked.parent.write_text("a file where a folder should be")
+    assert ExportedGraph.cached(blocked, model, inputs[:2]).proto.graph.node

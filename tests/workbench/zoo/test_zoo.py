@@ -36,7 +36,7 @@ def test_calibration_comes_from_the_training_part() -> None:
     tested = {hashlib.sha256(x.numpy().tobytes()).digest() for x in task.inputs.contiguous()}
     used = {hashlib.sha256(x.numpy().tobytes()).digest() for x in task.calibration.contiguous()}
     assert len(task) == 10_000
-    assert len(task.training[0]) == 20_000
+    assert len(task.training.tensors[0]) == task.training.size == 20_000
     assert len(task.calibration) == 512
     assert not tested & used
 
