@@ -126,10 +126,10 @@ def start_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=lambda: [lines.put(line.rstrip()) for line in process.stdout], daemon=True).start()
         try:
-            line = lines.get(timeout=60)
+            line = lines.get(timeout=120)
         except queue.Empty:
             process.kill()
-            pytest.fail("workbench app printed no address within 60 s")
+            pytest.fail("workbench app printed no address within 120 s")
         started.append(App(process, line.removeprefix("Acceleration Workbench: "), lines))
         return started[-1]
 

@@ -42,6 +42,7 @@ function banner() {
 function render({ model, el }) {
   const address = kernelOfThisPage();
   if (!address) return undefined;
+  el.classList.add("heartbeat"); // the page's style sheet gives its cell no height
   el.style.display = "none";
   const { node, text, button } = banner();
   let asked = 0;

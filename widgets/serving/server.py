@@ -126,7 +126,7 @@ class Page(TornadoVoilaHandler):
         if path:
             raise web.HTTPError(404)
         # Reading the token sets the cookie without which the request that stops the kernel of a closed tab is refused.
-        assert self.xsrf_token  # noqa: S101
+        _ = self.xsrf_token
         await super().get(path)
 
     def should_use_rendered_notebook(self, notebook_data: Any, pool_size: int, *_: Any) -> bool:
@@ -157,9 +157,9 @@ class Server(Voila):
     def initialize(self, argv: list[str] | None = None) -> None:
         """Reads the configuration; from here on, being told to stop means to stop in order."""
         super().initialize(argv)
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._handle_signal_stop)
+        signal.signal(signal.SIGINT, self._handle_signal_stop)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, self._handle_signal_stop)
 
     def _handle_signal_stop(self, sig: int, frame: FrameType | None) -> None:
         if self.ioloop is None:  # no kernel runs yet
