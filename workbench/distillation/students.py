@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.distillation.ties import Calls, layers_with_fixed_width, names_its_layers
+from workbench.distillation.ties import Calls, names_its_layers, ties
 from workbench.errors import WorkbenchError
 
 SCALABLE = (nn.Linear, _ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
@@ -54,13 +54,12 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
     """
     if not 0 < width <= 1:
         raise WorkbenchError(f"width = {width}: it is a share of the model's channels, above 0 and at most 1.")
-    student = copy.deepcopy(model)
-    layers = _scalable(student.eval())
-    student.requires_grad_(False)
     with torch.inference_mode(False), torch.enable_grad():
+        student = copy.deepcopy(model).eval().requires_grad_(False)
+        layers = _scalable(student)
         example = example.detach().clone()
-        fixed, before = layers_with_fixed_width(student, layers, {n for n, m in layers.items() if _sets_width(m)}, example)
-    rebuilding = _Rebuilding(layers, lambda name, n: n if name in fixed else max(1, int(n * width + 0.5)))
+        fixed, groups, before = ties(student, layers, {n for n, m in layers.items() if _sets_width(m)}, example)
+    rebuilding = _Rebuilding(layers, lambda name, n: n if name in fixed else _rounded(n * width, groups[name]))
     after = Calls(layers)
     with (
         torch.inference_mode(False),
@@ -73,7 +72,7 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
         torch.default_generator.manual_seed(seed)
         output = student(example)
     after.compare(before, output)
-    return student.requires_grad_(True).train(model.training)
+    return student.train(model.training)
 
 
 def _scalable(model: nn.Module) -> dict[str, nn.Module]:
@@ -82,20 +81,26 @@ def _scalable(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         WorkbenchError: A module has parameters of its own that nobody knows the meaning of.
     """
-    layers = {}
+    layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         own = {key for key, value in module._parameters.items() if value is not None}
         if isinstance(module, SCALABLE) and own <= {"weight", "bias"} and not hasattr(module, "parametrizations"):
             layers[name] = module
         elif own or hasattr(module, "parametrizations"):
             raise WorkbenchError(
-                f"{name or 'The model'} ({type(module).__name__}) cannot be made narrower: it has parameters of its own "
-                f"({', '.join(sorted(own)) or 'parametrized ones'}). Known are Linear, convolutions, "
+                f"{name or 'The model'} ({type(module).__name__}) cannot be made narrower: it has parameters of its "
+                f"own ({', '.join(sorted(own)) or 'parametrized ones'}). Known are Linear, convolutions, "
                 "Batch-, Instance-, Group- and LayerNorm, and PReLU."
             )
     if not any(map(_sets_width, layers.values())):
         raise WorkbenchError(f"{type(model).__name__} has no Linear or convolution that could be made narrower.")
     return layers
+
+
+def _rounded(channels: float, groups: int) -> int:
+    """To a multiple of `groups`, or of their largest divisor that is not above `channels`; at least 1."""
+    multiple = max((d for d in range(1, groups + 1) if groups % d == 0 and d <= channels), default=1)
+    return multiple * max(1, int(channels / multiple + 0.5))
 
 
 def _sets_width(module: nn.Module) -> bool:

@@ -1,10 +1,11 @@
-"""Which layers of a model cannot have another width, found by running it once."""
+"""Which layers of a model have to agree on a width, found by running it once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from typing import Any
+from math import lcm
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class Calls:
         """Of the whole model."""
         self.made: dict[Node, str] = {}
         """Which layer's output an autograd node made."""
+        self.met: dict[str, Node] = {}
+        """Which autograd node made a layer's input."""
 
     def __enter__(self) -> Calls:
         self._hooks = [module.register_forward_hook(self._note(name)) for name, module in self._layers.items()]
@@ -42,6 +45,7 @@ class Calls:
             self.shapes.append((name, tuple(arriving[0].shape)))
             if leaving.grad_fn is not None:  # noted now: an operation in place puts its own node there
                 self.made[leaving.grad_fn] = name
+                self.met[name] = arriving[0].grad_fn
 
         return hook
 
@@ -53,7 +57,7 @@ class Calls:
         Raises:
             WorkbenchError: It did; the first layer concerned is named.
         """
-        for (name, ours), (same, theirs) in zip(self.shapes, before.shapes, strict=True):
+        for (name, ours), (same, theirs) in zip(self.shapes, before.shapes, strict=False):
             if name != same or len(ours) != len(theirs) or ours[0] != theirs[0]:
                 raise WorkbenchError(
                     f"The model cannot be made narrower: {name} gets {ours} where {theirs} came before. "
@@ -61,17 +65,26 @@ class Calls:
                 )
         if tuple(output.shape) != before.output:
             raise WorkbenchError(
-                f"The model cannot be made narrower: its output becomes {tuple(output.shape)} instead of {before.output}."
+                f"The model cannot be made narrower: its output is {tuple(output.shape)} instead of {before.output}."
             )
 
 
-def layers_with_fixed_width(
-    model: nn.Module, layers: Mapping[str, nn.Module], choosers: Set[str], example: Tensor
-) -> tuple[set[str], Calls]:
-    """Layers whose output reaches the model's output, or is added to it or to the model's input.
+class Ties(NamedTuple):
+    """What limits the widths of a model's layers."""
 
-    Runs the model once and reads the graph that autograd keeps: values that meet in an operation have the same
-    width, but for concatenation and for the layers that choose their own width.
+    fixed: set[str]
+    """Layers whose output reaches the model's output, or is added to it or to the model's input."""
+    groups: dict[str, int]
+    """Into how many equal groups the outputs of the other layers are cut by what follows."""
+    calls: Calls
+    """How each layer was called."""
+
+
+def ties(model: nn.Module, layers: Mapping[str, nn.Module], choosers: Set[str], example: Tensor) -> Ties:
+    """Find out by running the model once and reading the graph that autograd keeps.
+
+    Values that meet in an operation have the same width, but for concatenation and for the layers that choose
+    their own width.
 
     Args:
         model: In evaluation mode, with no parameter that requires a gradient.
@@ -79,32 +92,38 @@ def layers_with_fixed_width(
         choosers: Names of the layers that choose how many channels leave them.
         example: A batch of inputs, shape (n, ...).
 
-    Returns:
-        Names of the layers, and how each layer was called.
-
     Raises:
         WorkbenchError: The model does not run on the example, or does not return a tensor that depends on it.
     """
     calls = Calls(layers)
     if not example.is_floating_point():
-        raise WorkbenchError(f"The model's inputs are {example.dtype}; only models of floating-point inputs get students.")
+        raise WorkbenchError(
+            f"The model's inputs are {example.dtype}; only models of floating-point inputs get students."
+        )
     with calls, names_its_layers(model, "cannot run on the example"):
-        entry = example.requires_grad_().view_as(example)  # a node of its own stands for the input
+        entry = example.requires_grad_().clone()
+        origin = entry.grad_fn  # stands for the input, also where the model changes it in place
         output = model(entry)
     if not isinstance(output, Tensor) or output.grad_fn is None:
         what = f"a {type(output).__name__}" if not isinstance(output, Tensor) else "something that no gradient reaches"
         raise WorkbenchError(f"{type(model).__name__} returns {what}; a student needs logits, one tensor.")
     calls.output = tuple(output.shape)
     chosen = {node: name for node, name in calls.made.items() if name in choosers}
-    groups = _Groups()
+    same = _Sets()
     for node in _reached(output.grad_fn, through=lambda _: True):
         if node not in chosen and not node.name().startswith(JOINS):
             for earlier, _ in node.next_functions:
                 if earlier is not None:
-                    groups.join(node, earlier)
-    fixed = {groups.of(node) for node in _reached(output.grad_fn, through=lambda node: node not in chosen)}
-    fixed.add(groups.of(entry.grad_fn))
-    return {name for node, name in chosen.items() if groups.of(node) in fixed}, calls
+                    same.join(node, earlier)
+    kept = {same.of(node) for node in _reached(output.grad_fn, through=lambda node: node not in chosen)}
+    kept.add(same.of(origin))
+    cut: dict[Node, int] = {}
+    for node, name in calls.made.items():
+        number = getattr(layers[name], "groups", 1) if name in choosers else getattr(layers[name], "num_groups", 1)
+        for side in {same.of(node), same.of(calls.met[name])}:
+            cut[side] = lcm(cut.get(side, 1), number)
+    widths = {name: same.of(node) for node, name in chosen.items()}
+    return Ties({n for n, own in widths.items() if own in kept}, {n: cut[own] for n, own in widths.items()}, calls)
 
 
 @contextmanager
@@ -112,9 +131,15 @@ def names_its_layers(model: nn.Module, what: str) -> Iterator[None]:
     """Turns what fails inside a model into an error that names the module where it did."""
     path: list[str] = []
     hooks = []
+
+    def enter(name: str) -> Any:
+        return lambda *_: path.append(name)
+
+    def leave(*_: object) -> None:
+        path.pop()
+
     for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-        hooks.append(module.register_forward_hook(lambda *_: path.pop() and None))
+        hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     try:
         yield
     except WorkbenchError:
@@ -139,7 +164,7 @@ def _reached(start: Node, through: Any) -> Iterator[Node]:
             waiting.extend(earlier)
 
 
-class _Groups:
+class _Sets:
     """Disjoint sets (Galler and Fischer 1964)."""
 
     def __init__(self) -> None:

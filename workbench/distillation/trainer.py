@@ -1,191 +1,68 @@
-"""Trains a student and its control side by side.
-
-Both start from the same weights and take the same number of steps. The student sees all images,
-through the teacher's cached outputs; the control sees those with a label, as often as needed.
-"""
+"""Trains a student from a teacher's logits and, beside it, the same student from the labels alone."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import math
-import os
 import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench.distillation import losses
+from workbench.distillation.learner import BATCH, Examples, Learner, accuracy
 from workbench.distillation.students import scale_width
-from workbench.errors import Cancelled, RecipeError, TaskError, WorkbenchError
+from workbench.distillation.teacher import TeacherLogits, teacher_logits
+from workbench.distillation.trained import Trained
+from workbench.errors import RecipeError, TaskError, WorkbenchError
 from workbench.recipe import Distillation
 from workbench.report import Estimate
-from workbench.statistics import proportion
 
-BATCH = 64
-LEARNING_RATE = 4e-3
-EVALUATIONS = 24
-"""Points on each learning curve. They come at fixed steps, so that a run is the same every time."""
+__all__ = ["DivergenceError", "Progress", "TeacherLogits", "Trained", "distil", "teacher_logits"]
+
+EVALUATED = 1000
+"""Validation examples of each point of the curves; the last point rests on all of them."""
+TRAINED_BETWEEN = 2 * EVALUATED
+"""Examples that each network sees between two evaluations. A training step costs about three forward passes, so
+evaluation takes about a seventh of the time. Counted in examples, not in seconds: the weights that are kept must
+not depend on the speed of the machine."""
 SECONDS_BETWEEN = 0.2
+NO_LABELS = "The control has no labelled example to learn from and stays at its initial accuracy."
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands."""
+    """How far a training is."""
 
     step: int
+    """Optimizer steps that each of the two has taken."""
     steps: int
-    """Of each of the two networks."""
+    """Optimizer steps of each in all."""
     seconds: float
     """Since the start."""
     samples_per_second: float
-    """Images that both networks have learned from, per second."""
+    """Training examples that both together have learned from."""
     student: Estimate | None
-    """Accuracy on held-out training images; None before the first evaluation."""
+    """Accuracy on held-out training examples; None where nothing was learned."""
     control: Estimate | None
     loss: float
+    """Of the student's latest batch; NaN before the first one."""
     done: bool = False
     cancelled: bool = False
+    note: str = ""
+    """A sentence that a reader of the curves has to know, or nothing."""
 
 
-@dataclass(frozen=True, eq=False)
-class TeacherLogits:
-    """A teacher's outputs, and which inputs they belong to."""
+class DivergenceError(WorkbenchError):
+    """A loss became NaN or infinite."""
 
-    logits: Tensor
-    """Shape (n, classes)."""
-    inputs_key: str
-    """SHA-256 over the inputs in their order."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What a training leaves."""
-
-    student_state: dict[str, Tensor]
-    control_state: dict[str, Tensor]
-    steps: int
-    seconds: float
-    cancelled: bool = False
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all.
-
-        Raises:
-            OSError: It cannot be written; what was there before is left.
-        """
-        tensors = {f"student.{name}": t.contiguous() for name, t in self.student_state.items()}
-        tensors |= {f"control.{name}": t.contiguous() for name, t in self.control_state.items()}
-        about = json.dumps({"steps": self.steps, "seconds": self.seconds, "sha256": _tensors_key(tensors)})
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(safetensors.torch.save(tensors, {"trained": about}))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    @classmethod
-    def load(cls, path: Path) -> Trained:
-        """Read what `save` wrote.
-
-        Raises:
-            OSError: There is no such file, or it cannot be read.
-            WorkbenchError: Truncated or altered.
-        """
-        if not path.exists():
-            raise FileNotFoundError(path)
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["trained"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            if _tensors_key(tensors) != about["sha256"]:
-                raise ValueError("its checksum is wrong")
-            states: dict[str, dict[str, Tensor]] = {"student": {}, "control": {}}
-            for name, tensor in tensors.items():
-                who, _, rest = name.partition(".")
-                states[who][rest] = tensor
-            return cls(states["student"], states["control"], int(about["steps"]), float(about["seconds"]))
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise WorkbenchError(f"The student in {path.name} cannot be used ({error}); train it again.") from error
-
-
-def inputs_key(inputs: Tensor) -> str:
-    """SHA-256 over inputs in their order, 64 hex digits."""
-    return hashlib.sha256(inputs.detach().cpu().contiguous().numpy().data).hexdigest()
-
-
-def _tensors_key(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-@torch.inference_mode()
-def teacher_logits(
-    teacher: nn.Module, inputs: Tensor, batch: int = 100, cancel: threading.Event | None = None
-) -> TeacherLogits:
-    """Run a teacher once over its lesson.
-
-    Args:
-        teacher: In evaluation mode.
-        inputs: Shape (n, ...).
-        batch: Inputs at a time.
-        cancel: Checked before every batch.
-
-    Raises:
-        Cancelled: `cancel` was set.
-        WorkbenchError: The teacher's outputs are not finite.
-    """
-    rows = []
-    for part in inputs.split(batch):
-        if cancel is not None and cancel.is_set():
-            raise Cancelled
-        rows.append(teacher(part))
-    logits = torch.cat(rows)
-    if not torch.isfinite(logits).all():
-        raise WorkbenchError("The teacher's outputs hold NaN or infinity; it cannot teach.")
-    return TeacherLogits(logits, inputs_key(inputs))
-
-
-class _Learner:
-    """One of the two networks with its optimizer."""
-
-    def __init__(self, model: nn.Module, steps: int) -> None:
-        self.model = model
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, LEARNING_RATE, total_steps=max(steps, 2))
-        self.best: tuple[float, dict[str, Tensor]] = (-1.0, self.state())
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
-    def learn(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-
-    @torch.no_grad()
-    def evaluate(self, inputs: Tensor, labels: Tensor) -> Estimate:
-        self.model.eval()
-        hits = sum(
-            int((self.model(x).argmax(1) == y).sum()) for x, y in zip(inputs.split(200), labels.split(200), strict=True)
-        )
-        self.model.train()
-        reached = proportion(hits, len(labels), "measured")
-        if reached.value > self.best[0]:
-            self.best = (reached.value, self.state())
-        return reached
+    def __init__(self, text: str, trained: Trained) -> None:
+        super().__init__(text)
+        self.trained = trained
+        """The best weights until then."""
 
 
 def distil(
@@ -194,104 +71,193 @@ def distil(
     settings: Distillation,
     inputs: Tensor,
     labels: Tensor,
-    taught: TeacherLogits,
+    teacher_logits: TeacherLogits,
     validation: tuple[Tensor, Tensor],
     cancel: threading.Event | None = None,
 ) -> Generator[Progress, None, Trained]:
-    """Train a student and its control.
+    """Train a student and its control in turns, one optimizer step each.
 
-    A training that ends keeps the last weights of both; one that is cancelled, the best so far on the
-    validation examples. AdamW, one cycle, batch 64.
+    Both begin with the same weights and take as many steps of the same size and schedule. The student learns from
+    the teacher on all images and from the labels on some; the control learns from these labelled images alone,
+    which come round more often.
 
     Args:
-        model: Whose form the student takes; left as it is.
-        example: A batch of inputs.
-        settings: The recipe's part.
-        inputs: Shape (n, ...), n = ``settings.images``.
-        labels: Class indices, shape (n,); ``settings.labels`` of them, chosen by the seed, are used.
-        taught: The teacher's outputs for exactly these inputs.
-        validation: Inputs and class indices for the curves.
-        cancel: Checked before every step.
+        model: Gives the student its form; left as it is.
+        example: A batch of its inputs.
+        settings: What was chosen. The first `settings.images` of the inputs are trained on.
+        inputs: Training inputs, shape (n, ...).
+        labels: Class indices, shape (n,). Only `settings.labels` of them, chosen by the seed, are looked at.
+        teacher_logits: Of exactly these inputs in this order.
+        validation: Inputs and class indices that are neither trained on nor part of the test data.
+        cancel: Stops before the next step.
 
     Yields:
-        Several times a second. The last one has ``done=True``.
+        At least five times a second where a step is no longer than that. The last one has ``done=True``, also
+        after a cancel.
 
     Returns:
-        Both networks' weights.
+        The last weights; after a cancel, the best on the validation data until then. The same settings, data and
+        thread count give the same bits.
 
     Raises:
-        TaskError: `taught` belongs to other inputs, or to these in another order.
-        RecipeError: More labels than images.
-        WorkbenchError: The loss is no longer finite, or no student can be derived.
+        RecipeError: More images or labels than there are, or an unknown loss.
+        TaskError: Data that do not belong together.
+        WorkbenchError: The model cannot be made narrower, or its outputs are not the teacher's classes.
+        DivergenceError: While training, a loss became NaN or infinite.
     """
-    if taught.inputs_key != inputs_key(inputs) or len(taught.logits) != len(inputs):
-        raise TaskError("The teacher's outputs belong to other inputs, or to these in another order; make them again.")
-    if settings.labels > len(inputs):
-        raise RecipeError(f"distillation.labels = {settings.labels}: there are {len(inputs):,} images.")
+    classes = _checked(settings, inputs, labels, teacher_logits, validation)
     loss = losses.get(settings.loss)
-    draw = torch.Generator().manual_seed(settings.seed)
-    labelled = torch.zeros(len(inputs), dtype=torch.bool)
-    labelled[torch.randperm(len(inputs), generator=draw)[: settings.labels]] = True
-    own = labelled.nonzero()[:, 0]
-    per_epoch = math.ceil(len(inputs) / BATCH)
-    steps = settings.epochs * per_epoch
-    start = scale_width(model, example, settings.width, settings.seed).train()
-    if inputs.dim() == 4:
-        start = start.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    student, control = (_Learner(copy.deepcopy(start), steps) for _ in range(2))
+    n = settings.images
+    labelled = torch.zeros(n, dtype=torch.bool)
+    labelled[torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))[: settings.labels]] = True
+    everything = Examples(inputs[:n], labels[:n], teacher_logits.logits[:n], labelled)
+    networks = [scale_width(model, example, settings.width, settings.seed) for _ in range(2)]
+    with torch.inference_mode():
+        made = tuple(networks[0].eval()(inputs[:1]).shape[1:])
+    if made != (classes,):
+        raise WorkbenchError(f"The model returns {made} per example, the teacher {classes} logits; both need the same.")
 
-    began = spoken = time.perf_counter()
-    marks = {max(1, round(steps * index / EVALUATIONS)) for index in range(1, EVALUATIONS + 1)}
-    reached: tuple[Estimate | None, Estimate | None] = (None, None)
-    last, step, seen, stopped = math.nan, 0, 0, False
+    def taught(logits: Tensor, batch: Examples) -> Tensor:
+        return losses.combined(
+            loss,
+            logits,
+            batch.logits,
+            batch.targets,
+            batch.labelled,
+            weight=settings.weight,
+            temperature=settings.temperature,
+        )
 
-    def progress(done: bool = False) -> Progress:
-        seconds = time.perf_counter() - began
-        return Progress(step, steps, seconds, seen / max(seconds, 1e-9), *reached, last, done, done and stopped)
+    def told(logits: Tensor, batch: Examples) -> Tensor:
+        return F.cross_entropy(logits, batch.targets, reduction="none").mean()
 
-    order = torch.empty(0, dtype=torch.int64)
-    rehearsed = torch.empty(0, dtype=torch.int64)
-    while step < steps:
-        if cancel is not None and cancel.is_set():
-            stopped = True
-            break
-        if step % per_epoch == 0:
-            order = torch.randperm(len(inputs), generator=draw)
-        batch = order[step % per_epoch * BATCH :][:BATCH]
-        while len(own) and len(rehearsed) < len(batch):
-            rehearsed = torch.cat([rehearsed, own[torch.randperm(len(own), generator=draw)]])
-        # a model's own random layers draw from the global state: give each step one, and the caller its own back
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed * 1_000_003 + step)
-            outputs = student.model(inputs[batch])
-            wanted = losses.combined(
-                loss,
-                outputs,
-                taught.logits[batch],
-                labels[batch],
-                labelled[batch],
-                settings.weight,
-                settings.temperature,
-            )
-            last = float(wanted.detach())
-            if not math.isfinite(last):
-                raise WorkbenchError(
-                    f"The loss became {last} at step {step + 1} of {steps}; nothing is kept. "
-                    "Try a lower temperature or another loss."
-                )
-            student.learn(wanted)
-            seen += len(batch)
-            if len(own):
-                lesson, rehearsed = rehearsed[: len(batch)], rehearsed[len(batch) :]
-                control.learn(F.cross_entropy(control.model(inputs[lesson]), labels[lesson]))
-                seen += len(lesson)
-        step += 1
-        now = time.perf_counter()
-        if step in marks:
-            reached = (student.evaluate(*validation), control.evaluate(*validation))
-        if (step in marks or now - spoken > SECONDS_BETWEEN) and step < steps:
-            spoken = now
-            yield progress()
-    states = (student.best[1], control.best[1]) if stopped else (student.state(), control.state())
-    yield progress(done=True)
-    return Trained(*states, step, time.perf_counter() - began, stopped)
+    steps = -(-settings.epochs * n // BATCH)
+    student = Learner(networks[0], taught, everything, steps, settings.seed)
+    control = Learner(networks[1], told, Examples(*(part[labelled] for part in everything)), steps, settings.seed)
+    return _in_turns(_Pair(student, control, validation), cancel)
+
+
+def _in_turns(pair: _Pair, cancel: threading.Event | None) -> Generator[Progress, None, Trained]:
+    student, control = pair.student, pair.control
+    between = -(-TRAINED_BETWEEN // BATCH)
+    spoken = 0.0
+    while student.taken < student.steps:
+        due = student.taken % between == 0
+        if due and not _is_set(cancel):
+            pair.evaluate()
+        if due or time.perf_counter() - spoken >= SECONDS_BETWEEN:
+            spoken = time.perf_counter()
+            yield pair.progress(student.accuracy, control.accuracy)
+        if _is_set(cancel):
+            best = pair.best()
+            ours, theirs = student.best, control.best if control.steps else control.accuracy
+            yield pair.progress(ours, theirs, done=True, cancelled=True)
+            return best
+        pair.step()
+    last = pair.last()
+    yield pair.progress(*(accuracy(each.network, *pair.validation) for each in (student, control)), done=True)
+    return last
+
+
+class _Pair:
+    """Student and control side by side, and the clock that they share."""
+
+    def __init__(self, student: Learner, control: Learner, validation: tuple[Tensor, Tensor]) -> None:
+        inputs, targets = validation
+        if inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        self.student = student
+        self.control = control
+        self.validation = inputs, targets
+        self._started = time.perf_counter()
+        self._loss = float("nan")
+
+    def step(self) -> None:
+        """One optimizer step of each."""
+        self._loss = self.student.step()
+        _require_finite(self, "student", self._loss)
+        if self.control.steps:
+            _require_finite(self, "control", self.control.step())
+
+    def evaluate(self) -> None:
+        """Measure both on the first validation examples; one that never learns, once."""
+        inputs, targets = self.validation
+        for learner in (self.student, self.control):
+            if learner.steps or learner.accuracy is None:
+                learner.evaluate(inputs[:EVALUATED], targets[:EVALUATED])
+
+    def progress(
+        self, student: Estimate | None, control: Estimate | None, *, done: bool = False, cancelled: bool = False
+    ) -> Progress:
+        """Where both are now, with these accuracies."""
+        seconds = time.perf_counter() - self._started
+        return Progress(
+            step=self.student.taken,
+            steps=self.student.steps,
+            seconds=seconds,
+            samples_per_second=BATCH * (self.student.taken + self.control.taken) / seconds,
+            student=student,
+            control=control,
+            loss=self._loss,
+            done=done,
+            cancelled=cancelled,
+            note="" if self.control.steps else NO_LABELS,
+        )
+
+    def best(self) -> Trained:
+        """The best weights of each so far, of a training that was stopped."""
+        return self._trained(self.student.best_state, self.control.best_state, cancelled=True)
+
+    def last(self) -> Trained:
+        """The weights as they are now."""
+        return self._trained(self.student.state(), self.control.state(), cancelled=False)
+
+    def _trained(self, student: dict[str, Tensor], control: dict[str, Tensor], *, cancelled: bool) -> Trained:
+        return Trained(student, control, self.student.taken, time.perf_counter() - self._started, cancelled)
+
+
+def _require_finite(pair: _Pair, who: str, loss: float) -> None:
+    if not math.isfinite(loss):
+        student = pair.student
+        raise DivergenceError(
+            f"The loss of the {who} became {loss} at step {student.taken} of {student.steps}; it learns no more. "
+            "Look for extreme values in the training inputs and in the teacher's logits "
+            f"(the largest is {float(student.examples.logits.abs().max()):.3g}).",
+            pair.best(),
+        )
+
+
+def _is_set(cancel: threading.Event | None) -> bool:
+    return cancel is not None and cancel.is_set()
+
+
+def _checked(
+    settings: Distillation, inputs: Tensor, labels: Tensor, known: TeacherLogits, validation: tuple[Tensor, Tensor]
+) -> int:
+    """The number of classes, once all is known to belong together."""
+    if settings.images > len(inputs):
+        raise RecipeError(
+            f"distillation.images = {settings.images}: allowed are 1 to {len(inputs)}, as many as there are."
+        )
+    if settings.labels > settings.images:
+        raise RecipeError(
+            f"distillation.labels = {settings.labels}: allowed are 0 to {settings.images}, the number of images."
+        )
+    known.require(inputs)
+    classes = known.logits.shape[1]
+    _require_targets("training", inputs, labels, classes)
+    _require_targets("validation", *validation, classes)
+    return classes
+
+
+def _require_targets(what: str, inputs: Tensor, targets: Tensor, classes: int) -> None:
+    if len(inputs) == 0 or targets.shape != (len(inputs),):
+        raise TaskError(
+            f"{what}: one class index per example and at least one example are needed; "
+            f"these are {len(inputs)} examples and targets of shape {tuple(targets.shape)}."
+        )
+    if int(targets.min()) < 0 or int(targets.max()) >= classes:
+        raise TaskError(
+            f"{what}: label {int(targets.min() if targets.min() < 0 else targets.max())} is out of range; "
+            f"the teacher knows the classes 0 to {classes - 1}."
+        )

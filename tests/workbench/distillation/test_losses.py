@@ -101,7 +101,8 @@ def test_decoupled_is_the_papers_equation(pair: Pair, temperature: float) -> Non
     binary, others = [], []
     for logits in (teacher, student):
         p = softmax(logits.numpy() / temperature, 1)
-        binary.append(np.stack((p[rows, target], 1 - p[rows, target]), 1))
+        rest = np.delete(p.ravel(), rows * p.shape[1] + target).reshape(len(p), -1)
+        binary.append(np.stack((p[rows, target], rest.sum(1)), 1))
         rest = np.delete(logits.numpy().ravel(), rows * p.shape[1] + target).reshape(len(p), -1)
         others.append(softmax(rest / temperature, 1))
     expected = temperature**2 * (1.0 * divergence(*binary) + 8.0 * divergence(*others))

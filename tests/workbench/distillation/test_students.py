@@ -187,6 +187,13 @@ def test_a_frozen_model_in_inference_mode_gives_a_student_that_can_learn() -> No
     assert all(p.grad is not None for p in student.parameters())
 
 
+def test_a_model_that_changes_its_input_in_place_does_not_change_the_example() -> None:
+    model, example = nn.Sequential(nn.ReLU(inplace=True), *mlp()), EXAMPLE.clone()
+    assert scale_width(model, example, 0.5, seed=0)[2].weight.shape == (15, 432)
+    assert torch.equal(example, EXAMPLE)
+    assert not example.requires_grad
+
+
 def test_a_layer_that_is_called_twice_is_made_once() -> None:
     class Loop(nn.Module):
         def __init__(self) -> None:

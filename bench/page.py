@@ -1,0 +1,71 @@
+"""How long a viewer waits: GET of the app's page until a control can be used, with a warm kernel.
+
+    python bench/page.py
+
+Needs Chromium and the `test` extra. The server, the kernel and the browser share this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from playwright.sync_api import Browser, sync_playwright
+
+VISITS = 5
+WARM_UP_SECONDS = 12  # a kernel for the next viewer starts when one was taken
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --disable-background-networking --disable-component-update".split()
+
+
+def visit(browser: Browser, address: str) -> tuple[float, int, int]:
+    """Seconds to a usable control, bytes of the bodies received over HTTP, and requests to other hosts."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    sizes, foreign = [], []
+    page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    page.on("request", lambda request: foreign.append(request.url) if "//127.0.0.1" not in request.url else None)
+    started = time.perf_counter()
+    page.goto(address)
+    page.get_by_label("Weight bits", exact=True).wait_for(timeout=60_000)
+    seconds = time.perf_counter() - started
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+    return seconds, sum(sizes), len([url for url in foreign if not url.startswith(("data:", "blob:"))])
+
+
+def main() -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        sys.exit("Chromium is missing; `make test` installs it.")
+    with tempfile.TemporaryDirectory() as store:
+        command = [sys.executable, "-m", "workbench", "app", "--port", "0"]
+        server = subprocess.Popen(
+            command, env=os.environ | {"WORKBENCH_STORE": store}, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            address = server.stdout.readline().split(": ", 1)[1].strip()
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+                visits = []
+                for _ in range(VISITS):
+                    time.sleep(WARM_UP_SECONDS)
+                    visits.append(visit(browser, address))
+                browser.close()
+        finally:
+            server.terminate()
+            server.wait(30)
+    times = [seconds for seconds, _, _ in visits]
+    print(
+        f"GET -> usable control, warm kernel   median {statistics.median(times):.2f} s, "
+        f"{min(times):.2f} to {max(times):.2f} s over {VISITS} first visits (budget 2.50 s)"
+    )
+    print(f"transferred over HTTP                {statistics.median(size for _, size, _ in visits) / 1e6:.2f} MB")
+    print(f"requests to other hosts              {sum(foreign for _, _, foreign in visits)}")
+
+
+if __name__ == "__main__":
+    main()
