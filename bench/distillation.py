@@ -24,8 +24,8 @@ def main() -> None:
     bench = wb.zoo.load("seed-cnn", store=Store(tempfile.mkdtemp()))
     settings = wb.Distillation()
     print(
-        f"student of {settings.width:g} times the width, {settings.images:,} images of which {settings.labels} have a label, "
-        f"{settings.epochs} epochs, {options.seeds} seeds, {options.threads} thread(s)"
+        f"student of {settings.width:g} times the width, {settings.images:,} images of which {settings.labels} "
+        f"have a label, {settings.epochs} epochs, {options.seeds} seeds, {options.threads} thread(s)"
     )
     found = [bench.measure(wb.Recipe(distillation=settings.replace(seed=seed))) for seed in range(options.seeds)]
     for who in ("teacher", "student", "control"):

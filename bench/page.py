@@ -19,7 +19,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 VISITS = 5
 WARM_UP_SECONDS = 12  # a kernel for the next viewer starts when one was taken
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --disable-background-networking --disable-component-update".split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 
 def visit(browser: Browser, address: str) -> tuple[float, int, int]:

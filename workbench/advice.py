@@ -74,7 +74,7 @@ def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Esti
     recipe = report.recipe.replace(quantization=quantization.replace(layers=layers))
     won, added = attempt(recipe)
     share = cost.value / report.drop.value
-    part = "All" if share >= 0.95 else "Most" if share >= 0.65 else "Half" if share >= 0.4 else f"{share:.0%}"
+    part = "All" if share >= 0.95 else "Most" if share >= 0.65 else "Half" if share >= 0.4 else f"{share * 100:.0f} %"
     blame = f"{part} of the loss comes from {worst.name}"
     if won.low <= 0:
         return Advice(verdict=verdict, reason=reason, suggestion=f"{blame}.")

@@ -16,6 +16,7 @@ from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec
 from workbench.report import Estimate, Flips
 from workbench.task import Task
+from workbench.tracing import running
 
 BATCH = 100  # activations of the widest layer stay in the cache; larger batches are slower
 REMEMBERED_OUTCOMES = 256
@@ -128,6 +129,6 @@ class Evaluation:
     def _wanted(self, reference: Network, batch: Tensor, index: int) -> Tensor:
         if self._targets is not None:
             return self._targets[index]
-        with torch.inference_mode():
+        with torch.inference_mode(), running():
             wanted: Tensor = reference.module(batch).argmax(1)
         return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import threading
@@ -19,10 +20,11 @@ from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.network import Network
 from workbench.recipe import Distillation
 from workbench.task import Task
+from workbench.tracing import running
 
 VALIDATION_EXAMPLES = 2000
 """The last of the training part; curves and the choice of the best weights rest on them, never on test examples."""
-MADE_BY = "1"
+MADE_BY = "2"
 """Part of a student's name on disk; to be raised when the trainer would make other weights."""
 
 Teacher = nn.Module | Callable[[], nn.Module]
@@ -151,12 +153,11 @@ class TrainedStudents:
                 else:
                     yield progress
             if not trained.cancelled:
-                try:
+                with contextlib.suppress(OSError):  # a full or read-only disk: the student lives on in memory
                     self._path(settings).parent.mkdir(parents=True, exist_ok=True)
                     trained.save(self._path(settings))
-                except OSError:  # a full or read-only disk: the student lives on in memory
-                    pass
-            self._found[settings] = self._assembled(settings, trained)
+            if not trained.cancelled or last.student is not None:  # else there is nothing that it learned
+                self._found[settings] = self._assembled(settings, trained)
             yield last
 
     def _taught(self, settings: Distillation, cancel: threading.Event | None) -> TeacherLogits:
@@ -171,7 +172,7 @@ class TrainedStudents:
             made = self._teachers[name]
             module = made if isinstance(made, nn.Module) else made()
             network = Network(module, self._task.calibration, self._batches, self._folder / "graphs")
-            with torch.inference_mode():
+            with torch.inference_mode(), running():
                 try:
                     theirs = tuple(network.module(self._task.calibration[:2]).shape)
                 except RuntimeError as error:

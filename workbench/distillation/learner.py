@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from workbench import statistics
 from workbench.report import Estimate
+from workbench.tracing import running
 
 BATCH = 64
 LEARNING_RATE = 8e-3
@@ -83,7 +84,7 @@ class Learner:
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.network.train()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), running():
             torch.default_generator.manual_seed(self._seed + self.taken)
             loss = self._objective(self.network(x), batch)
         self._optimizer.zero_grad()
@@ -111,7 +112,10 @@ def accuracy(network: nn.Module, inputs: Tensor, targets: Tensor) -> Estimate:
     """Top-1 accuracy in evaluation mode."""
     network.eval()
     parts = zip(inputs.split(EVALUATION_BATCH), targets.split(EVALUATION_BATCH), strict=True)
-    hits = sum(int((network(x).argmax(1) == y).sum()) for x, y in parts)
+    hits = 0
+    for x, y in parts:
+        with running():
+            hits += int((network(x).argmax(1) == y).sum())
     return statistics.proportion(hits, len(targets), "measured")
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.distillation.ties import Calls, names_its_layers, ties
 from workbench.errors import WorkbenchError
+from workbench.tracing import running
 
 SCALABLE = (nn.Linear, _ConvNd, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 Widths = Callable[[str, int], int]
@@ -54,7 +55,7 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
     """
     if not 0 < width <= 1:
         raise WorkbenchError(f"width = {width}: it is a share of the model's channels, above 0 and at most 1.")
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), running():
         student = copy.deepcopy(model).eval().requires_grad_(False)
         layers = _scalable(student)
         example = example.detach().clone()
@@ -65,6 +66,7 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
         torch.inference_mode(False),
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
+        running(),
         rebuilding,
         after,
         names_its_layers(student, "cannot be made narrower"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import Cancelled, TaskError, WorkbenchError
+from workbench.tracing import running
 
 
 def fingerprint(inputs: Tensor) -> str:
@@ -79,7 +80,8 @@ def teacher_logits(
                 raise Cancelled
             if part.dim() == 4:
                 part = part.contiguous(memory_format=torch.channels_last)
-            logits = teacher(part)
+            with running():
+                logits = teacher(part)
             if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(part):
                 shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise WorkbenchError(

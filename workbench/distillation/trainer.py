@@ -20,6 +20,7 @@ from workbench.distillation.trained import Trained
 from workbench.errors import RecipeError, TaskError, WorkbenchError
 from workbench.recipe import Distillation
 from workbench.report import Estimate
+from workbench.tracing import running
 
 __all__ = ["DivergenceError", "Progress", "TeacherLogits", "Trained", "distil", "teacher_logits"]
 
@@ -112,7 +113,7 @@ def distil(
     labelled[torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))[: settings.labels]] = True
     everything = Examples(inputs[:n], labels[:n], teacher_logits.logits[:n], labelled)
     networks = [scale_width(model, example, settings.width, settings.seed) for _ in range(2)]
-    with torch.inference_mode():
+    with torch.inference_mode(), running():
         made = tuple(networks[0].eval()(inputs[:1]).shape[1:])
     if made != (classes,):
         raise WorkbenchError(f"The model returns {made} per example, the teacher {classes} logits; both need the same.")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from workbench.tracing import running
+
 BINS = 2048  # eight per step at 8 bits: the bins' width adds about 1.5 % to a squared error there
 BATCH = 128
 
@@ -55,7 +57,8 @@ def observe(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensor) -
         ]
         try:
             for batch in inputs.split(BATCH):
-                model(batch)
+                with running():
+                    model(batch)
         finally:
             for hook in hooks:
                 hook.remove()

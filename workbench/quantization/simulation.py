@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from workbench.quantization.quantizer import LayerSpec, Quantizer
+from workbench.tracing import running, tracing
 from workbench.twins import substituted, twin
 
 REMEMBER_BYTES = 96 * 2**20
@@ -66,7 +67,9 @@ class Simulation:
             if key is not None and index > first:
                 self._remember(marks[index], x)
             stage = self.stages[index]
-            x = stage(x, {name: self._replacement(name, asked[name]) for name in stage.layers})
+            replacements = {name: self._replacement(name, asked[name]) for name in stage.layers}
+            with running():
+                x = stage(x, replacements)
         return x
 
     def _replacement(self, name: str, spec: LayerSpec) -> Callable[[Tensor], Tensor]:
@@ -150,7 +153,8 @@ def _attribute(model: nn.Module, path: str) -> Any:
 
 def _stages(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[Stage]:
     try:
-        graph = _LeafTracer(layers).trace(model)
+        with tracing():
+            graph = _LeafTracer(layers).trace(model)
     except Exception:  # data-dependent control flow and the like: tracing has no narrower error
         return [WholeStage(model, list(layers))]
     nodes = list(graph.nodes)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.grid import QuantizedLayer
 from workbench.runtimes.base import Prepared, Source
+from workbench.tracing import running
 from workbench.twins import twin_with
 
 
@@ -58,8 +59,9 @@ class _Run:
         try:
             if batch.dim() == 4:
                 batch = batch.contiguous(memory_format=torch.channels_last)
-            outputs: Tensor = self._module(batch.to(self._device))
-            return outputs.cpu()  # waits for the device
+            with running():
+                outputs: Tensor = self._module(batch.to(self._device))
+                return outputs.cpu()  # waits for the device
         finally:
             if before != self._threads:
                 torch.set_num_threads(before)

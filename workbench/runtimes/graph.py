@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from workbench.errors import WorkbenchError
 from workbench.grid import Grid, QuantizedLayer
+from workbench.tracing import tracing
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -54,7 +55,7 @@ class ExportedGraph:
         level = quiet.level
         quiet.setLevel(logging.ERROR)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tracing():
                 warnings.simplefilter("ignore")
                 shapes = ({0: torch.export.Dim.DYNAMIC},)
                 program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False)

@@ -1,0 +1,135 @@
+"""Students by way of the bench: trained once, found again, stopped, refused."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import workbench as wb
+from workbench import Cancelled, Distillation, Quantization, Recipe, Task, TaskError, WorkbenchError
+from workbench.store import Store
+from workbench.task import TrainingData
+
+SETTINGS = Distillation(teacher="big", images=400, labels=40, epochs=2, width=0.5)
+
+
+def data(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, 1, 8, 8, generator=generator)
+    return inputs, (inputs[:, 0, :4].sum((1, 2)) > 0).long() + (inputs[:, 0, 4:].sum((1, 2)) > 0).long()
+
+
+def network(width: int, classes: int = 3) -> nn.Module:
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, classes))
+
+
+def bench(store: Store, **teachers: nn.Module) -> wb.Bench:
+    inputs, targets = data(500, 1)
+    task = Task.classification(inputs, targets, calibration=data(60, 2)[0], training=data(2600, 3), classes=3)
+    return wb.Bench(network(8), task, store=store, teachers={"big": network(16), **teachers})
+
+
+def test_a_student_is_trained_once_and_found_by_the_next_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench(store)
+    assert not first.distilled(SETTINGS)
+    progress = list(first.distil(SETTINGS))
+    assert progress[-1].done
+    assert [p.done for p in progress[:-1]] == [False] * (len(progress) - 1)
+    report = first.measure(Recipe(distillation=SETTINGS))
+
+    second = bench(Store(store.folder))
+    monkeypatch.setattr("workbench.trained_students.distil", lambda *_: pytest.fail("trained again"))
+    assert second.distilled(SETTINGS)
+    assert [p.done for p in second.distil(SETTINGS)] == [True]
+    assert second.known(Recipe(distillation=SETTINGS)) == report
+    assert not second.distilled(SETTINGS.replace(seed=1))
+
+
+def test_the_report_compares_student_control_and_teacher(store: Store) -> None:
+    report = bench(store).measure(Recipe(distillation=SETTINGS))
+    told = report.distillation
+    assert told is not None
+    assert told.difference.value == pytest.approx(told.student.value - told.control.value)
+    assert told.difference.low <= told.difference.value <= told.difference.high
+    assert told.student.value == report.accuracy.value
+    assert report.accuracy.source == "measured"
+    assert told.parameters == sum(row.parameters for row in report.layers)
+
+
+def test_a_student_can_be_quantized(store: Store) -> None:
+    b = bench(store)
+    plain, eight, two = (
+        b.measure(Recipe(distillation=SETTINGS, quantization=Quantization(weight_bits=n, activation_bits=n and 8)))
+        for n in (None, 8, 2)
+    )
+    assert plain.size.value > eight.size.value > two.size.value
+    assert abs(plain.accuracy.value - eight.accuracy.value) < 0.05
+    assert eight.distillation == plain.distillation
+
+
+def test_stopped_at_once_nothing_is_learned(store: Store) -> None:
+    b, cancel = bench(store), threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        b.measure(Recipe(distillation=SETTINGS), cancel)
+    assert not b.distilled(SETTINGS)
+
+
+def test_stopped_midway_the_best_so_far_is_used_but_not_kept_on_disk(store: Store) -> None:
+    b, cancel = bench(store), threading.Event()
+    long = SETTINGS.replace(epochs=400)
+    for progress in b.distil(long, cancel):
+        if progress.student is not None and progress.step:
+            cancel.set()
+    assert progress.cancelled
+    assert b.distilled(long)
+    stopped = b.measure(Recipe(distillation=long))
+    assert stopped.distillation is not None
+    assert stopped.distillation.steps < 400 * 400 // 64
+    assert not bench(Store(store.folder)).distilled(long)
+
+
+def test_a_damaged_student_is_trained_again(store: Store) -> None:
+    list(bench(store).distil(SETTINGS))
+    (path,) = (store.folder / "students").iterdir()
+    path.write_bytes(path.read_bytes()[:-7])
+    again = bench(Store(store.folder))
+    assert len(list(again.distil(SETTINGS))) > 1
+
+
+def test_a_full_disk_keeps_the_student_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workbench.distillation.trained.Trained.save", full)
+    b = bench(store)
+    assert b.measure(Recipe(distillation=SETTINGS)).distillation is not None
+    assert b.distilled(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        (network(4, classes=5), r"returns \(5,\).*the model \(3,\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), "does not take this task's inputs"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_told(store: Store, teacher: nn.Module, words: str) -> None:
+    with pytest.raises(WorkbenchError, match=words):
+        list(bench(store, wrong=teacher).distil(SETTINGS.replace(teacher="wrong")))
+
+
+def test_the_model_can_be_its_own_teacher(store: Store) -> None:
+    b = bench(store)
+    assert [name for name, reason in b.teachers() if reason is None] == ["big", "self"]
+    assert b.measure(Recipe(distillation=SETTINGS.replace(teacher="self"))).distillation is not None
+
+
+def test_training_data_are_read_late_and_counted() -> None:
+    short = TrainingData(10, lambda: data(9, 0))
+    with pytest.raises(TaskError, match="10 examples were announced, 9 came"):
+        _ = short.tensors
