@@ -18,7 +18,7 @@ import time
 from playwright.sync_api import Browser, sync_playwright
 
 VISITS = 5
-WARM_UP_SECONDS = 12  # a kernel for the next viewer starts when one was taken
+WARM_UP_SECONDS = 22  # a kernel for the next viewer starts 5 s after one was taken
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -82,11 +82,18 @@ def configuration(kernels: int) -> Config:
                 "file_allowlist": [],  # what is allowed here is served without a token
                 "strip_sources": True,
                 "show_tracebacks": False,
-                "extension_denylist": ["jupyterlab-plotly"],  # 4.8 MB, and FigureWidget brings its own
+                # what the page has no use for: plotly's alone is 4.8 MB, and its FigureWidget brings its own
+                "extension_denylist": [
+                    "jupyterlab-plotly",
+                    "jupyterlab_pygments",
+                    "@voila-dashboards/jupyterlab-preview",
+                ],
                 "preheat_kernel": kernels > 0,
                 "default_pool_size": kernels,
             },
             "VoilaExecutor": {"cell_error_instruction": "The server's log has the details."},
+            # the next warm kernel starts once this viewer's page has come up: both need the processor
+            "VoilaKernelManager": {"fill_delay": 5.0},
             "MappingKernelManager": {"cull_idle_timeout": 600, "cull_interval": 60},
             # Sockets in this user's folder instead of ports; elsewhere than on Linux their paths get too long.
             "KernelManager": {"transport": "ipc" if sys.platform == "linux" else "tcp"},
