@@ -16,16 +16,16 @@ from workbench.errors import WorkbenchError
 from workbench.report import Report
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly.graph_objects import FigureWidget
 
 CONFIG: dict[str, Any] = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
-"""For ``figure.show(config=CONFIG)``: without it plotly offers to upload the figure to its cloud."""
+"""Without it plotly offers to upload the figure to its cloud."""
 SYMBOLS = {"measured": "circle", "simulated": "circle-dot", "predicted": "circle-open", "imported": "diamond-open"}
 COLOURS = {"measured": "#00795A", "simulated": "#0072B2", "predicted": "#B86E00", "imported": "#5d6673"}
 UNITS = {"size": (1e3, "kB"), "latency": (1e-3, "ms")}
 
 
-def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> Figure:
+def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureWidget:
     """Accuracy against size or latency, with intervals, origins and the frontier.
 
     Args:
@@ -33,8 +33,7 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> Figure:
         against: ``"size"`` or ``"latency"``.
 
     Returns:
-        A ``plotly.graph_objects.Figure``; ``plotly.graph_objects.FigureWidget(figure)`` makes it live.
-        Show it with ``figure.show(config=CONFIG)``.
+        A ``plotly.graph_objects.FigureWidget``, which JupyterLab and Voila show as it is.
 
     Raises:
         WorkbenchError: Something else is asked for.
@@ -46,7 +45,8 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> Figure:
         raise WorkbenchError(f"against = {against!r}: allowed are {', '.join(repr(kind.key) for kind in AGAINST)}.")
     factor, unit = UNITS[kind.key]
     known = [(report, estimate.value / factor) for report in reports if (estimate := kind.estimate(report))]
-    figure = go.Figure()
+    figure = go.FigureWidget()
+    figure._config = figure._config | CONFIG
     line = frontier([report for report, _ in known], kind)
     place = {id(report): x for report, x in known}
     figure.add_scatter(

@@ -15,6 +15,11 @@ def tile(page: Page, name: str) -> str:
     return page.locator(f'[data-tile="{name}"]').inner_text()
 
 
+def moved(page: Page, size: str) -> None:
+    """Waits until the size is another one, which the first report of a new recipe says."""
+    expect(page.locator('[data-tile="Size"]')).not_to_have_text(size, use_inner_text=True, timeout=SECONDS)
+
+
 def settled(page: Page) -> None:
     """Waits until the recipe on the screen has all its numbers."""
     expect(page.locator(".wb-status")).to_contain_text("10,000 of 10,000 images", timeout=SECONDS)
@@ -47,7 +52,7 @@ def test_it_works_as_a_whole(instrument: Page, faults) -> None:
     slider.focus()
     page.keyboard.press("ArrowLeft")
     bits(slider, "3")
-    expect(page.locator('[data-tile="Size"]')).not_to_have_text(size)
+    moved(page, size)
     settled(page)
     assert tile(page, "Accuracy") != accuracy
     assert "kB" in tile(page, "Size")
@@ -58,7 +63,7 @@ def test_it_works_as_a_whole(instrument: Page, faults) -> None:
     row = page.get_by_role("row").filter(has_text="fc1")
     row.get_by_role("button", name="2 bits").click()
     expect(row.get_by_role("button", name="2 bits")).to_have_attribute("aria-pressed", "true")
-    expect(page.locator('[data-tile="Size"]')).not_to_have_text(three[1])
+    moved(page, three[1])
     settled(page)
     assert tile(page, "Accuracy") != three[0]
 
@@ -82,14 +87,17 @@ def test_a_distillation_shows_two_curves_and_stops(instrument: Page, faults) -> 
     expect(curves).to_contain_text("with teacher", timeout=SECONDS)
     expect(curves).to_contain_text("control")
     assert curves.locator("path").count() >= 2
+    expect(curves).to_contain_text(re.compile(r"step (\d{3}|1,\d{3}) of"), timeout=SECONDS)  # something was learned
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.get_by_role("button", name="Distil", exact=True)).to_be_visible(timeout=SECONDS)
     expect(page.get_by_role("alert").filter(has_text=re.compile(r"\S"))).to_have_count(0)
+    expect(page.locator(".wb-tried")).to_contain_text("student", timeout=SECONDS)
     settled(page)
-    expect(page.locator(".wb-tried")).to_contain_text("student")
     # the sliders go on working: the student can be quantized
+    size = tile(page, "Size")
     page.get_by_label("Weight bits", exact=True).focus()
     page.keyboard.press("ArrowLeft")
+    moved(page, size)
     settled(page)
     assert not faults, faults
 

@@ -26,7 +26,7 @@ def bench(tmp_path_factory):
         whole.inputs[:EXAMPLES],
         whole.targets[:EXAMPLES],
         calibration=whole.calibration,
-        training=tuple(part[:3000] for part in whole.training),
+        training=tuple(part[:3000] for part in whole.training.tensors),
         classes=whole.classes,
         noun="images",
     )
