@@ -21,6 +21,9 @@ import numpy as np
 import torch
 
 import workbench as wb
+from workbench import runtimes
+from workbench.quantization.quantizer import specs
+from workbench.runtimes.timing import compare
 from workbench.store import Store
 
 ROUNDS = 7
@@ -124,6 +127,47 @@ def onnxruntime_work(exported: Path, threads: int) -> float:
     return seconds(work)
 
 
+def latencies(static: Path, threads: int) -> None:
+    """The int8 graph made from a recipe's own scales: time to make and measure it, and how fast it is."""
+    import onnxruntime
+
+    bench = fresh_bench()
+    network = bench._network
+    _ = network.graph  # exported once a model
+    taken = []
+    for bits in (8, 7, 6, 5, 4, 3, 2):
+        *_, report = bench.stream(recipe(bits))
+        taken.append(seconds(lambda report=report: bench._timed(report, None)))
+    print(
+        f"recipe -> measured int8 latency  median {statistics.median(taken):.2f} s, worst {max(taken):.2f} s "
+        "(graph, session and interleaved timing; budget 0.50 s)"
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    peer = onnxruntime.InferenceSession(static, options)
+    name = peer.get_inputs()[0].name
+    asked = specs(recipe(8).quantization, network.layers)
+    for size in (1, 32):
+        deployment = wb.Deployment(threads=threads)
+        batch = bench.task.calibration[:size]
+        array = batch.contiguous().numpy()
+        ours = runtimes.prepare(deployment, network, network.quantized(asked))
+        fp32 = runtimes.prepare(deployment, network, {})
+        again = runtimes.prepare(deployment, network, network.quantized(asked))
+        rows = {
+            "fp32 in the same runtime": fp32.bound(batch),
+            "quantize_static's graph": lambda array=array: peer.run(None, {name: array}),
+            "itself (noise)": again.bound(batch),
+        }
+        for other, work in rows.items():
+            timing = compare(ours.bound(batch), work, seconds=1.5)
+            ratio = timing.speedup
+            print(
+                f"  W8 A8, batch {size:2}: {timing.candidate.value * 1e3:.3f} ms; {other} takes "
+                f"{ratio.value:.2f} times as long ({ratio.low:.2f} … {ratio.high:.2f})"
+            )
+
+
 @torch.inference_mode()
 def evaluate(run: Callable[[torch.Tensor], torch.Tensor], task: wb.Task) -> float:
     pairs = zip(task.inputs.split(500), task.targets.split(500), strict=True)
@@ -165,6 +209,7 @@ def main() -> None:
             mine.append(seconds(lambda bench=bench: list(bench.stream(recipe(8)))))
             quanto.append(quanto_work())
             static.append(onnxruntime_work(exported, threads))
+        latencies(exported.with_name("static.onnx"), threads)
     own = statistics.median(mine)
     print(f"quantize W8 A8 and evaluate  {own:.3f} s here (calibration and weights included)")
     for name, theirs in (("optimum-quanto", quanto), ("quantize_static", static)):

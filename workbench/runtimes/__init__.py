@@ -68,4 +68,4 @@ def time(candidate: Prepared, baseline: Prepared, batch: Tensor, cancel: threadi
     Raises:
         Cancelled: `cancel` was set.
     """
-    return compare(lambda: candidate.run(batch), lambda: baseline.run(batch), cancel=cancel)
+    return compare(candidate.bound(batch), baseline.bound(batch), cancel=cancel)

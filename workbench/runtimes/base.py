@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Prepared(Protocol):
 
     def run(self, batch: Tensor) -> Tensor:
         """Logits for a batch; returns when they are computed."""
+
+    def bound(self, batch: Tensor) -> Callable[[], object]:
+        """A call with this batch at hand, to be timed: nothing but the runtime's own work."""
 
 
 class Runtime(Protocol):

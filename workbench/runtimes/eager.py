@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,12 @@ class _Run:
         self._device = device
         self._threads = threads
         self.note = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
+
+    def bound(self, batch: Tensor) -> Callable[[], object]:
+        if batch.dim() == 4:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        placed = batch.to(self._device)
+        return lambda: self.run(placed)
 
     @torch.inference_mode()
     def run(self, batch: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -82,8 +83,11 @@ class _Run:
         self.note = _note(layers, sum(kind in INTEGER_KERNELS for kind in kernels)) if layers else None
 
     def run(self, batch: Tensor) -> Tensor:
-        array = np.ascontiguousarray(batch.numpy())
-        return torch.from_numpy(self._session.run(None, {self._input: array})[0])
+        return torch.from_numpy(self.bound(batch)()[0])
+
+    def bound(self, batch: Tensor) -> Callable[[], list[Any]]:
+        session, inputs = self._session, {self._input: np.ascontiguousarray(batch.numpy())}
+        return lambda: session.run(None, inputs)
 
 
 def _note(layers: Mapping[str, QuantizedLayer], integer: int) -> str | None:
