@@ -73,7 +73,8 @@ def _evaluations(curve: Sequence[Progress], name: str) -> list[tuple[int, Estima
         estimate = getattr(progress, name)
         if estimate is not None and (not line or (line[-1][1] is not estimate and line[-1][1] != estimate)):
             line.append((progress.step, estimate))
-    return line
+    # untrained, both stand at chance: that point would flatten all that is to be seen
+    return [point for point in line if point[0] > 0] or line
 
 
 def _thinned(line: list[tuple[int, Estimate]]) -> list[tuple[int, Estimate]]:

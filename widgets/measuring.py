@@ -101,7 +101,7 @@ class Measuring(State):
         self._say_if_untrained(generation, desk, recipe)
         pace, stage, seconds, report, shown = Pace(SECONDS_BETWEEN), None, None, None, None
         for report in desk.bench.follow(recipe, cancel):
-            if report.complete and seconds is None:
+            if report.complete and seconds is None and report.advice is None:  # one with advice was known before
                 seconds = time.monotonic() - asked
             reached = (report.complete, report.latency is None)
             if pace.due() or reached != stage:  # what has a new kind of number in it does not wait

@@ -25,6 +25,8 @@ def advise(report: Report, baseline: Report, attempt: Try) -> Advice:
     worst = max((row for row in report.layers if row.cost), key=lambda row: row.cost.value, default=None)  # type: ignore[union-attr]
     if worst is not None and worst.cost is not None and worst.cost.low > 0 and report.drop.low > 0:
         return _mend(report, verdict, reason, worst, worst.cost, attempt)
+    if report.drop.low > 0 and 0 < (report.recipe.quantization.weight_bits or 0) < 8:
+        return _go_higher(report, verdict, reason, attempt)
     if report.drop.includes(0) and (report.recipe.quantization.weight_bits or 0) > 2:
         return _go_lower(report, verdict, reason, attempt)
     return Advice(verdict=verdict, reason=reason)
@@ -67,10 +69,11 @@ def _first_step(report: Report, verdict: str, attempt: Try) -> Advice:
 def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Estimate, attempt: Try) -> Advice:
     quantization = report.recipe.quantization
     now = {"weight_bits": worst.weight_bits, "activation_bits": worst.activation_bits}
-    better: dict[str, int | None] = {name: 8 for name, bits in now.items() if bits}
-    if all(bits in (8, None) for bits in now.values()):
+    better: dict[str, int | None] = {name: 8 for name, bits in now.items() if bits and bits < 8}
+    if not better:
         better = {name: None for name, bits in now.items() if bits}
-    layers = {**quantization.layers, worst.name: better}
+    own = quantization.layers.get(worst.name)
+    layers = {**quantization.layers, worst.name: {**(own.model_dump() if own else {}), **better}}
     recipe = report.recipe.replace(quantization=quantization.replace(layers=layers))
     won, added = attempt(recipe)
     share = cost.value / report.drop.value
@@ -80,6 +83,20 @@ def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Esti
         return Advice(verdict=verdict, reason=reason, suggestion=f"{blame}.")
     where = "at 8 bits" if 8 in better.values() else "in fp32"
     suggestion = f"{blame}; {where} it would cost {_kilobytes(added)} more and win back {_points(won)}."
+    return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)
+
+
+def _go_higher(report: Report, verdict: str, reason: str, attempt: Try) -> Advice:
+    quantization = report.recipe.quantization
+    bits = (quantization.weight_bits or 8) + 1
+    recipe = report.recipe.replace(quantization=quantization.replace(weight_bits=bits))
+    won, added = attempt(recipe)
+    if won.low <= 0:
+        return Advice(verdict=verdict, reason=reason, suggestion="No single layer stands out.")
+    suggestion = (
+        f"No single layer stands out; {bits}-bit weights would cost {_kilobytes(added)} more "
+        f"and win back {_points(won)}."
+    )
     return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)
 
 

@@ -88,6 +88,19 @@ def test_a_mend_that_wins_nothing_is_not_offered() -> None:
     assert "fc1" in told.suggestion
 
 
+def test_where_no_layer_stands_out_all_get_one_bit_more() -> None:
+    run, _ = attempt(0.004)
+    told = advise(report(5_000, costs={"fc1": 0.0005}, weight_bits=3, activation_bits=8), BASELINE, run)
+    assert told.suggestion == (
+        "No single layer stands out; 4-bit weights would cost 18.0 kB more and win back 0.40 points."
+    )
+    assert told.recipe is not None
+    assert told.recipe.quantization.weight_bits == 4
+    run, _ = attempt(0.0, half=0.002)
+    told = advise(report(5_000, costs={"fc1": 0.0005}, weight_bits=3), BASELINE, run)
+    assert told.recipe is None
+
+
 def test_where_nothing_is_lost_it_goes_lower() -> None:
     run, _ = attempt(-0.001, half=0.002, added=-9_000)
     told = advise(report(9_000, drop=0.001, costs={"fc1": 0.0}, weight_bits=4), BASELINE, run)
