@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,15 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from workbench import advice, runtimes, statistics
+from workbench import advice, runtimes
+from workbench.comparisons import against, fp32, layer_costs, student_against_control
 from workbench.distillation.trainer import Progress
+from workbench.environment import environment, environment_key
 from workbench.errors import RecipeError, WorkbenchError, nearest
-from workbench.evaluation import BATCH, Evaluation, Outcomes
+from workbench.evaluation import BATCH, Evaluation
+from workbench.files import write_atomically
 from workbench.grid import QuantizedLayer
 from workbench.network import Network
-from workbench.quantization.quantizer import LayerSpec, specs
+from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment, Distillation, Recipe
-from workbench.report import Comparison, Estimate, LayerRow, Report
+from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
 from workbench.store import Store
 from workbench.task import Task
@@ -31,8 +32,6 @@ from workbench.trained_students import Teacher, TrainedStudents
 FIRST_EXAMPLES = 1000
 """The first report of a stream rests on as many examples, unless they take longer than `SECONDS_BETWEEN`."""
 SECONDS_BETWEEN = 0.08
-COST_EXAMPLES = 5000
-"""Examples on which the cost of each layer is measured."""
 
 
 class LayerInfo(NamedTuple):
@@ -171,7 +170,7 @@ class Bench:
         """The finished report of a recipe if there is one, without any work."""
         if recipe.distillation is not None and not self.distilled(recipe.distillation):
             return None
-        return self.store.get(recipe.key, self._model_key(recipe), self.task.key, self._environment_key)
+        return self.store.get(recipe.key, self._model_key(recipe), self.task.key, environment_key())
 
     def measure(self, recipe: Recipe, cancel: threading.Event | None = None) -> Report:
         """All examples, all numbers. Trains the recipe's student first if that was not done yet.
@@ -200,7 +199,7 @@ class Bench:
         size = Estimate.exact(len(network.artifact(recipe.quantization, recipe.to_json())), "B")
         rows = network.rows(recipe.quantization)
         spoken = started
-        plain = self._evaluation.stream(self._network, self._fp32, self._network, cancel)
+        plain = self._evaluation.stream(self._network, fp32(self._network), self._network, cancel)
         baseline = next(plain)
         for outcomes in self._evaluation.stream(network, asked, self._network, cancel):
             seen, now = len(outcomes.right), time.perf_counter()
@@ -219,7 +218,7 @@ class Bench:
                 flips=outcomes.flips(baseline.right),
                 size=size,
                 layers=rows,
-                environment=self._environment,
+                environment=environment(),
             )
 
     def follow(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
@@ -235,17 +234,19 @@ class Bench:
         for report in self.stream(recipe, cancel):
             yield report
         if recipe.distillation is not None:
-            comparison = self._comparison(recipe.distillation, cancel)
+            trained = self._students.get(recipe.distillation, cancel)
+            comparison = student_against_control(self._evaluation, trained, self._network, cancel)
             report = report.model_copy(update={"distillation": comparison})
             yield report
         report = self._timed(report, cancel)
         yield report
-        for rows in self._costs(recipe, cancel):
+        on = (self._evaluation, self._network_for(recipe), self._network)
+        for rows in layer_costs(*on, recipe.quantization, cancel):
             report = report.model_copy(update={"layers": rows})
             yield report
-        told = advice.advise(report, self.baseline, lambda other: self._against(recipe, other, cancel))
+        told = advice.advise(report, self.baseline, lambda other: against(*on, (recipe, other), cancel))
         report = report.model_copy(update={"advice": told})
-        self.store.put(report, self._model_key(recipe), self.task.key, self._environment_key)
+        self.store.put(report, self._model_key(recipe), self.task.key, environment_key())
         yield report
 
     # Students
@@ -287,33 +288,13 @@ class Bench:
             content = network.graph.quantized(network.quantized(specs(recipe.quantization, network.layers)))
         else:
             content = network.artifact(recipe.quantization, recipe.to_json())
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
+            write_atomically(path, content)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise WorkbenchError(f"{path} cannot be written: {error}.") from error
         return path
 
     # Inside
-
-    @cached_property
-    def _fp32(self) -> dict[str, LayerSpec]:
-        return {name: LayerSpec(None, None) for name in self._network.layers}
-
-    @cached_property
-    def _environment(self) -> dict[str, str]:
-        return {
-            "processor": _processor(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **runtimes.versions(),
-        }
-
-    @cached_property
-    def _environment_key(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self._environment.items())
 
     def _model_key(self, recipe: Recipe) -> str:
         """The model's weights and, with a student, the student's: a cancelled training makes other ones."""
@@ -333,29 +314,6 @@ class Bench:
         """fp32 is what runs, so its accuracy is measured; on a grid it is simulated."""
         return estimate if recipe.quantization.active else estimate.model_copy(update={"source": "measured"})
 
-    def _comparison(self, distillation: Distillation, cancel: threading.Event | None) -> Comparison:
-        trained = self._students.get(distillation, cancel)
-        right = {
-            who: self._evaluation.all(
-                network, {n: LayerSpec(None, None) for n in network.layers}, self._network, cancel
-            )
-            for who, network in trained.networks.items()
-        }
-        both = statistics.flips(
-            int((right["control"] & ~right["student"]).sum()),
-            int((right["student"] & ~right["control"]).sum()),
-            len(self.task),
-        )
-        return Comparison(
-            student=_measured(Outcomes(right["student"]).accuracy()),
-            control=_measured(Outcomes(right["control"]).accuracy()),
-            teacher=_measured(Outcomes(right["teacher"]).accuracy()),
-            difference=statistics.paired_difference(both.gained, both.lost, both.n, "measured"),
-            parameters=trained.networks["student"].parameters,
-            steps=trained.steps,
-            seconds=trained.seconds,
-        )
-
     def _timed(self, report: Report, cancel: threading.Event | None) -> Report:
         recipe = report.recipe
         deployment = recipe.deployment
@@ -374,44 +332,3 @@ class Bench:
         if self._baseline_run is None or self._baseline_run[0] != key:
             self._baseline_run = (key, runtimes.prepare(key, self._network, {}))
         return self._baseline_run[1]
-
-    def _costs(self, recipe: Recipe, cancel: threading.Event | None) -> Iterator[tuple[LayerRow, ...]]:
-        """Layer rows with the accuracy won back when one layer alone returns to fp32, filled in as they come."""
-        network = self._network_for(recipe)
-        asked = specs(recipe.quantization, network.layers)
-        quantized = [name for name, spec in asked.items() if any(spec)]
-        if not quantized:
-            return
-        own = self._evaluation.all(network, asked, self._network, cancel)
-        rows = {row.name: row for row in network.rows(recipe.quantization)}
-        for name in reversed(quantized):  # the last layers first: what comes before them is remembered
-            restored = {**asked, name: LayerSpec(None, None)}
-            for outcomes in self._evaluation.stream(network, restored, self._network, cancel):
-                if len(outcomes.right) >= COST_EXAMPLES:
-                    break
-            cost = outcomes.drop(own)
-            cost = cost.model_copy(update={"value": -cost.value, "low": -cost.high, "high": -cost.low})
-            rows[name] = rows[name].model_copy(update={"cost": cost})
-            yield tuple(rows.values())
-
-    def _against(self, recipe: Recipe, other: Recipe, cancel: threading.Event | None) -> tuple[Estimate, float]:
-        """Accuracy that another recipe wins against this one, paired, and the bytes that it adds."""
-        network = self._network_for(other)
-        mine = self._evaluation.all(network, specs(recipe.quantization, network.layers), self._network, cancel)
-        theirs = self._evaluation.all(network, specs(other.quantization, network.layers), self._network, cancel)
-        won = Outcomes(mine).drop(theirs)
-        sizes = [len(network.artifact(r.quantization, r.to_json())) for r in (recipe, other)]
-        return won, sizes[1] - sizes[0]
-
-
-def _measured(estimate: Estimate) -> Estimate:
-    return estimate.model_copy(update={"source": "measured"})
-
-
-def _processor() -> str:
-    """The processor's name; /proc/cpuinfo says more than `platform` on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -150,7 +150,7 @@ def test_export_refuses_and_keeps_what_is_there(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(WorkbenchError, match="No space left"):
         bench.export(Recipe(), path, overwrite=True)
     assert path.read_text() == "mine"

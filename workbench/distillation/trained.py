@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
+from workbench.files import write_atomically
 
 FORMAT = 1
 
@@ -42,16 +42,7 @@ class Trained:
         about = {"format": FORMAT, "steps": self.steps, "seconds": self.seconds, "cancelled": self.cancelled}
         text = json.dumps(about, sort_keys=True)
         content = safetensors.torch.save(tensors, {"training": text, "sha256": _checksum(text, tensors)})
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_atomically(path, content)
 
     @classmethod
     def load(cls, path: Path) -> Trained:

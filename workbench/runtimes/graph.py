@@ -6,7 +6,6 @@ import ast
 import contextlib
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from workbench.errors import WorkbenchError
+from workbench.files import write_atomically
 from workbench.grid import Grid, QuantizedLayer
 from workbench.tracing import tracing
 
@@ -89,11 +89,9 @@ class ExportedGraph:
             if hashlib.sha256(content).digest() == checksum:
                 return cls(onnx.load_from_string(content), model)
         made = cls.from_module(model, example)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         with contextlib.suppress(OSError):  # a full or read-only disk costs time at the next start, no more
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(hashlib.sha256(made.fp32()).digest() + made.fp32())
-            os.replace(partial, path)
+            write_atomically(path, hashlib.sha256(made.fp32()).digest() + made.fp32())
         return made
 
     @property

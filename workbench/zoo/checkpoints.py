@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
+
+from workbench.files import write_atomically
 
 
 def data_folder() -> Path:
@@ -35,11 +36,8 @@ def save(model: nn.Module, name: str, header: dict[str, Any], folder: Path | Non
     folder = folder or data_folder() / "checkpoints"
     weights, about = folder / f"{name}.safetensors", folder / f"{name}.json"
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-    partial = weights.with_suffix(".partial")
-    safetensors.torch.save_file(state, partial)
-    os.replace(partial, weights)
-    partial.write_text(json.dumps({**header, "sha256": sha256(weights)}, indent=2) + "\n")
-    os.replace(partial, about)
+    write_atomically(weights, safetensors.torch.save(state))
+    write_atomically(about, (json.dumps({**header, "sha256": sha256(weights)}, indent=2) + "\n").encode())
     return weights
 
 
