@@ -224,12 +224,12 @@ function sized(node, draw) {
   return () => observer.disconnect();
 }
 
-/** Builds a part once and draws it whenever its view changes. `build(root, send)` returns `{draw, end}`. */
+/** Builds a part once and draws it whenever its view changes. `build(root, send, model)` returns `{draw, end}`. */
 function part(classes, build) {
   return {
     render({ model, el: root }) {
       root.classList.add("wb", ...classes.split(" "));
-      const { draw, end } = build(root, (message) => model.send(message));
+      const { draw, end } = build(root, (message) => model.send(message), model);
       const update = () => {
         const view = model.get("view");
         if (Object.keys(view).length) draw(view);

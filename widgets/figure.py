@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from widgets.axes import logarithmic
 from widgets.formatting import between, percent, points, size
 from widgets.tradeoff import AGAINST, frontier
 from workbench.errors import WorkbenchError
@@ -62,12 +63,14 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureW
         some = [(report, x) for report, x in known if report.accuracy.source == origin]
         if some:
             figure.add_scatter(**_points(some, origin))
+    # plotly's own ticks of a log axis are bare digits between the powers of ten
+    ticks = logarithmic([x for _, x in known]).ticks if known else ()
     figure.update_layout(
         template="plotly_white",
         margin={"l": 56, "r": 16, "t": 16, "b": 48},
         legend={"orientation": "h", "y": 1.08},
         font={"family": "Inter, system-ui, sans-serif"},
-        xaxis={"type": "log", "title": f"{kind.title}, {unit}"},
+        xaxis={"type": "log", "title": f"{kind.title}, {unit}", "tickvals": ticks},
         yaxis={"title": "accuracy, %"},
     )
     return figure

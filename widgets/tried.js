@@ -16,7 +16,14 @@ async function copy(text) {
   }
 }
 
-export default part("wb-card wb-tried", (root, send) => {
+/** Hands a file to the browser, as if it had been downloaded. */
+function save(name, content) {
+  const url = URL.createObjectURL(new Blob([content], { type: "application/octet-stream" }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+export default part("wb-card wb-tried", (root, send, model) => {
   let view = { code: "", csv: "" };
   const head = heading("Tried");
   const body = el("tbody");
@@ -25,15 +32,25 @@ export default part("wb-card wb-tried", (root, send) => {
   const table = el("table", { class: "num" }, el("thead", {}, el("tr", {}, ...columns.map((text, i) => el("th", { scope: "col", text, class: `wb-c-${names[i]}` })))), body);
   const said = el("span", { class: "wb-why", role: "status", "aria-live": "polite" });
   let timer = null;
-  const copier = (text, what, key) => el("button", { type: "button", text, onclick: async () => {
-    const done = await copy(view[key]);
-    set(said, { text: done ? `${what} is in the clipboard.` : "The browser did not allow it; select and copy by hand." });
+  const say = (text) => {
+    set(said, { text });
     clearTimeout(timer);
     timer = setTimeout(() => set(said, { text: "" }), 3000);
+  };
+  const copier = (text, what, key) => el("button", { type: "button", text, onclick: async () => {
+    const done = await copy(view[key]);
+    say(done ? `${what} is in the clipboard.` : "The browser did not allow it; select and copy by hand.");
   } });
+  const file = el("button", { type: "button", text: "Save model", title: "The packed weights of the recipe on the screen, .safetensors", onclick: () => send({ do: "export" }) });
+  const received = (message, buffers) => {
+    if (!message.file) return;
+    save(message.file, buffers[0]);
+    say(`${message.file} is with the browser's downloads.`);
+  };
+  model.on("msg:custom", received);
   const quiet = el("p", { class: "wb-quiet", text: "Nothing was tried yet." });
   root.append(head.node, el("div", { class: "wb-scroll" }, table), quiet,
-    el("div", { class: "wb-actions" }, copier("Copy as code", "The recipe", "code"), copier("Copy as CSV", "The table", "csv"), said));
+    el("div", { class: "wb-actions" }, copier("Copy as code", "The recipe", "code"), copier("Copy as CSV", "The table", "csv"), file, said));
 
   function make(row) {
     const cells = names.map((name) => el("td", { class: `wb-c-${name}` }));
@@ -57,6 +74,7 @@ export default part("wb-card wb-tried", (root, send) => {
   }
 
   return {
+    end: () => model.off("msg:custom", received),
     draw(next) {
       view = next;
       set(head.remark, { text: view.remark });

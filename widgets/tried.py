@@ -1,10 +1,13 @@
-"""The recipes tried so far as a table, as code and as CSV."""
+"""The recipes tried so far as a table, as code and as CSV, and the current one as a file."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from widgets.formatting import NOTHING, count, figures, fixed, points
@@ -70,8 +73,15 @@ class Tried(Part):
         return tried_view(self.session.tried, self.session.recipe)
 
     def actions(self) -> dict[str, Any]:
-        """``restore``: the recipe with that ``key``."""
-        return {"restore": self._restore}
+        """``restore``: the recipe with that ``key``; ``export``: the file of the recipe on the screen."""
+        return {"restore": self._restore, "export": self._export}
 
     def _restore(self, message: Message) -> None:
         self.session.restore(text_of(message, "key"))
+
+    def _export(self, _: Message) -> None:
+        bench, recipe = self.session.bench, self.session.recipe
+        name = re.sub(r"[^\w.×-]+", "-", f"{bench.name} {recipe.label}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = bench.export(recipe, Path(folder) / "model.safetensors")
+            self.send({"file": f"{name}.safetensors"}, buffers=[path.read_bytes()])

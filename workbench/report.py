@@ -165,9 +165,10 @@ class Report(_Frozen):
                 value, low, high = (x * factor for x in (estimate.value, estimate.low, estimate.high))
                 within = f" ({low:,.4g} … {high:,.4g})" if low < high else ""
                 yield name, f"{value:,.4g} {unit}{within}", estimate.source
+        p = f"p = {self.flips.p_value:.2g}" if self.flips.p_value >= 0.001 else "p < 0.001"
         yield (
             "flips",
-            f"{self.flips.lost:,} lost, {self.flips.gained:,} gained (p = {self.flips.p_value:.2g})",
+            f"{self.flips.lost:,} lost, {self.flips.gained:,} gained ({p})",
             "counted",
         )
 

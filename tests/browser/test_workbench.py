@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -66,6 +67,12 @@ def test_it_works_as_a_whole(instrument: Page, faults) -> None:
     moved(page, three[1])
     settled(page)
     assert tile(page, "Accuracy") != three[0]
+
+    # the file that the size is of
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save model").click()
+    saved = Path(download.value.path()).stat().st_size
+    assert f"{saved / 1000:.1f}" in tile(page, "Size")
 
     # undo, by keyboard
     page.locator("body").press("Control+z")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from types import SimpleNamespace
 
 from widgets.tried import Tried, as_csv, tried_view
 from workbench.recipe import Quantization, Recipe
@@ -36,3 +37,21 @@ def test_a_row_restores_its_recipe(session, report, send):
     s = session(tried=(done,))
     send(Tried(s), {"do": "restore", "key": W4.key})
     assert s.calls == [("restore", W4.key)]
+
+
+def test_the_file_of_the_recipe_goes_to_the_browser(session, send, monkeypatch):
+    asked = []
+
+    def export(recipe, path):
+        asked.append(recipe)
+        path.write_bytes(b"packed")
+        return path
+
+    shown = session(recipe=W4)
+    shown.bench = SimpleNamespace(name="my model/1", export=export)
+    part = Tried(shown)
+    sent = []
+    monkeypatch.setattr(part, "send", lambda message, buffers: sent.append((message, buffers)))
+    send(part, {"do": "export"})
+    assert asked == [W4]
+    assert sent == [({"file": "my-model-1-W4.safetensors"}, [b"packed"])]
