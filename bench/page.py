@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import psutil
 from playwright.sync_api import Browser, sync_playwright
 
 VISITS = 5
@@ -43,6 +44,14 @@ def visit(browser: Browser, address: str) -> tuple[float, int, int]:
     return seconds, sum(sizes), len([url for url in foreign if not url.startswith(("data:", "blob:"))])
 
 
+def private_bytes(process: psutil.Process) -> int:
+    """Memory that no other process shares; 0 for one that is not a kernel, or just ended."""
+    try:
+        return process.memory_full_info().uss if "ipykernel_launcher" in " ".join(process.cmdline()) else 0
+    except psutil.Error:
+        return 0
+
+
 def main() -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
@@ -60,6 +69,7 @@ def main() -> None:
                 for _ in range(VISITS):
                     time.sleep(WARM_UP_SECONDS)
                     visits.append(visit(browser, address))
+                memory = max(map(private_bytes, psutil.Process(server.pid).children(recursive=True)))
                 browser.close()
         finally:
             server.terminate()
@@ -69,6 +79,7 @@ def main() -> None:
         f"GET -> usable control, warm kernel   median {statistics.median(times):.2f} s, "
         f"{min(times):.2f} to {max(times):.2f} s over {VISITS} first visits (budget 2.50 s)"
     )
+    print(f"memory of a kernel of its own        {memory / 1e9:.2f} GB, private to it")
     print(f"transferred over HTTP                {statistics.median(size for _, size, _ in visits) / 1e6:.2f} MB")
     print(f"requests to other hosts              {sum(foreign for _, _, foreign in visits)}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+import workbench
 from workbench import runtimes
 
 
@@ -15,6 +16,7 @@ from workbench import runtimes
 def environment() -> dict[str, str]:
     """Processor and versions by name."""
     return {
+        "workbench": workbench.__version__,
         "processor": _processor(),
         "python": platform.python_version(),
         "torch": torch.__version__,
