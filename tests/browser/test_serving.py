@@ -49,7 +49,8 @@ def test_the_page_fits_a_phone_and_follows_a_dark_system(small):
 
     assert small.evaluate("document.documentElement.scrollWidth") <= 390
     assert small.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
-    assert small.evaluate("document.body.dataset.jpThemeLight") == "false"
+    # the page hears of the change by an event, which comes after the style has changed
+    small.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
 
 
 def test_it_says_what_is_going_on_until_the_widgets_are_there(page, small_app):
