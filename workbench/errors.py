@@ -22,6 +22,10 @@ class StoreError(WorkbenchError):
     """The store cannot be opened, read or written."""
 
 
+class LoadError(WorkbenchError):
+    """A model file, folder or name that cannot be loaded: absent, damaged, unsafe, or not what the model needs."""
+
+
 class Cancelled(Exception):  # noqa: N818 - the caller asked for it, so it is not an error
     """The work was cancelled; what was there before is unchanged."""
 

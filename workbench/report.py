@@ -17,6 +17,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MetricInfo(_Frozen):
+    """What a number called "accuracy" on a page really is."""
+
+    name: str = "accuracy"
+    """``accuracy``, ``MAE``, ``cosine``."""
+    unit: str = ""
+    share: bool = True
+    """A fraction, which people read in percent."""
+    higher_is_better: bool = True
+    counted: bool = False
+    """Each example is right or wrong."""
+
+
 class Estimate(_Frozen):
     """A value, the interval that holds the truth with 95 % confidence, and where it comes from.
 
@@ -43,12 +56,15 @@ class Estimate(_Frozen):
 
 
 class Flips(_Frozen):
-    """Examples on which the candidate and the baseline disagree about being right."""
+    """Examples on which the candidate and the baseline disagree.
+
+    Where examples are right or wrong, those that changed sides; else those whose score changed.
+    """
 
     lost: int
-    """Right at the baseline, wrong now."""
+    """Right at the baseline and wrong now, or with a worse score."""
     gained: int
-    """Wrong at the baseline, right now."""
+    """Wrong at the baseline and right now, or with a better score."""
     n: int
     """Examples compared."""
     p_value: float
@@ -58,6 +74,13 @@ class Flips(_Frozen):
     def total(self) -> int:
         """Examples lost or gained."""
         return self.lost + self.gained
+
+
+class Score(_Frozen):
+    """A further metric of the same outputs."""
+
+    metric: MetricInfo
+    value: Estimate
 
 
 class LayerRow(_Frozen):
@@ -117,10 +140,14 @@ class Report(_Frozen):
     """Examples seen so far."""
     total: int
     """Examples in the task."""
+    metric: MetricInfo = MetricInfo(counted=True)
+    """What `accuracy` and `drop` are: top-1 accuracy, or what the task is measured by."""
     accuracy: Estimate
     drop: Estimate
-    """Baseline accuracy minus this one, on the same examples (positive: something was lost)."""
+    """What was lost against the baseline on the same examples, in the metric's unit (positive: worse)."""
     flips: Flips
+    scores: tuple[Score, ...] = ()
+    """Further metrics of the same outputs."""
     size: Estimate
     """Bytes of the artifact."""
     latency: Estimate | None = None
@@ -152,9 +179,10 @@ class Report(_Frozen):
 
     def _said(self) -> Iterator[tuple[str, str, str]]:
         """Name, value with interval and unit as people read it, and origin."""
+        share = (100, "%") if self.metric.share else (1, self.metric.unit)
         scales = {
-            "accuracy": (100, "%"),
-            "drop": (100, "points"),
+            "accuracy": share,
+            "drop": (100, "points") if self.metric.share else share,
             "size": (1e-3, "kB"),
             "latency": (1e3, "ms"),
             "speedup": (1, "×"),
@@ -163,8 +191,12 @@ class Report(_Frozen):
             estimate: Estimate | None = getattr(self, name)
             if estimate is not None:
                 value, low, high = (x * factor for x in (estimate.value, estimate.low, estimate.high))
-                within = f" ({low:,.4g} … {high:,.4g})" if low < high else ""
-                yield name, f"{value:,.4g} {unit}{within}", estimate.source
+                within = f" ({_figures(low)} … {_figures(high)})" if low < high else ""
+                told = self.metric.name if name == "accuracy" else name
+                yield told, f"{_figures(value)} {unit}{within}", estimate.source
+        for score in self.scores:
+            factor, unit = (100, "%") if score.metric.share else (1, score.metric.unit)
+            yield score.metric.name, f"{_figures(score.value.value * factor)} {unit}".rstrip(), score.value.source
         p = f"p = {self.flips.p_value:.2g}" if self.flips.p_value >= 0.001 else "p < 0.001"
         yield (
             "flips",
@@ -174,5 +206,10 @@ class Report(_Frozen):
 
     def __str__(self) -> str:
         lines = [f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"]
-        lines += [f"  {name:9} {said}  [{source}]" for name, said, source in self._said()]
+        lines += [f"  {name:14} {said}  [{source}]" for name, said, source in self._said()]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def _figures(value: float) -> str:
+    """Four significant figures, and whole numbers from a thousand on: never a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

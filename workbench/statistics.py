@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workbench.report import Estimate, Flips, Source
 
+RESAMPLES = 400
 Z = 1.959963984540054  # 97.5th percentile of the standard normal distribution
 
 
@@ -72,6 +75,51 @@ def mcnemar(lost: int, gained: int) -> float:
 def flips(lost: int, gained: int, n: int) -> Flips:
     """Counted flips with their test."""
     return Flips(lost=lost, gained=gained, n=n, p_value=mcnemar(lost, gained))
+
+
+class Resampling:
+    """Bootstrap of values that are functions of means, for examples that arrive one after the other.
+
+    Poisson bootstrap (Chamandy et al., "Estimating uncertainty for massive data streams", 2012): every
+    example has a fixed weight in every resample, so a stream only adds to sums, and two models on the
+    same examples are resampled alike, which makes their difference a paired one.
+    """
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        """
+        Args:
+            n: Examples, at least 1.
+            seed: Of the weights.
+        """
+        weights = np.random.default_rng(seed).poisson(1.0, (RESAMPLES, n))
+        self._weights = torch.from_numpy(weights.astype(np.uint8))
+
+    def means(self, statistics: Tensor) -> Tensor:
+        """Means of the first examples in every resample.
+
+        Args:
+            statistics: Shape (k, p), of the first k examples.
+
+        Returns:
+            Shape (resamples, p), float64; the plain means where a resample drew nothing.
+        """
+        weights = self._weights[:, : len(statistics)].double()
+        sums, drawn = weights @ statistics.double(), weights.sum(1, keepdim=True)
+        return torch.where(drawn > 0, sums / drawn.clamp(min=1), statistics.double().mean(0))
+
+
+def resampled(value: Tensor, values: Tensor, unit: str, source: Source) -> Estimate:
+    """A value with the percentile interval of its resamples, widened to hold the value itself.
+
+    Args:
+        value: Shape ().
+        values: Of the resamples, shape (resamples,).
+        unit: Of the value.
+        source: How the examples were evaluated.
+    """
+    low, high = np.percentile(values.numpy(), (2.5, 97.5))
+    at = float(value)
+    return Estimate(value=at, low=min(at, float(low)), high=max(at, float(high)), unit=unit, source=source)
 
 
 def median_interval(samples: NDArray[np.float64], unit: str, seed: int = 0) -> Estimate:
