@@ -9,10 +9,12 @@ print(report)
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from workbench import zoo
-from workbench.errors import Cancelled, RecipeError, StoreError, TaskError, WorkbenchError
+from workbench import sources, zoo
+from workbench.errors import Cancelled, LoadError, RecipeError, StoreError, TaskError, WorkbenchError
+from workbench.inputs import Inputs
 from workbench.recipe import Deployment, Distillation, LayerOverride, Quantization, Recipe
 from workbench.report import Estimate, Report
 from workbench.store import Store
@@ -20,6 +22,7 @@ from workbench.task import Task
 
 if TYPE_CHECKING:
     from workbench.bench import Bench
+    from workbench.loading import load
 
 __version__ = "0.1.0"
 
@@ -29,7 +32,9 @@ __all__ = [
     "Deployment",
     "Distillation",
     "Estimate",
+    "Inputs",
     "LayerOverride",
+    "LoadError",
     "Quantization",
     "Recipe",
     "RecipeError",
@@ -39,16 +44,17 @@ __all__ = [
     "Task",
     "TaskError",
     "WorkbenchError",
+    "load",
+    "sources",
     "zoo",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`Bench` brings the runtimes with it, so it is imported when it is first named."""
-    if name == "Bench":
-        from workbench.bench import Bench
-
-        return Bench
+    """`Bench` brings the runtimes with it and `load` the readers, so they are imported when they are first named."""
+    homes = {"Bench": "workbench.bench", "load": "workbench.loading"}
+    if name in homes:
+        return getattr(import_module(homes[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

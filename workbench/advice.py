@@ -46,8 +46,12 @@ def _verdict(report: Report, baseline: Report) -> str:
     return f"{size}, {1 / report.speedup.value:.2f}× slower here"
 
 
-def _points(estimate: Estimate) -> str:
-    return f"{abs(estimate.value) * 100:.2f} points"
+def _amount(estimate: Estimate, report: Report) -> str:
+    """How much of the metric: ``0.60 points``, ``1.2 dB``."""
+    metric, value = report.metric, abs(estimate.value)
+    if metric.share:
+        return f"{value * 100:.2f} points"
+    return f"{value:.3g} {metric.unit or f'of {metric.name}'}"
 
 
 def _kilobytes(count: float) -> str:
@@ -58,7 +62,7 @@ def _first_step(report: Report, verdict: str, attempt: Try) -> Advice:
     quantization = report.recipe.quantization.replace(weight_bits=8, activation_bits=8)
     recipe = report.recipe.replace(quantization=quantization)
     won, added = attempt(recipe)
-    outcome = "no measurable loss" if won.includes(0) else f"a loss of {_points(won)}"
+    outcome = "no measurable loss" if won.includes(0) else f"a loss of {_amount(won, report)}"
     if report.recipe.distillation is None:
         verdict = "The baseline: nothing is quantized"
     return Advice(
@@ -82,7 +86,7 @@ def _mend(report: Report, verdict: str, reason: str, worst: LayerRow, cost: Esti
     if won.low <= 0:
         return Advice(verdict=verdict, reason=reason, suggestion=f"{blame}.")
     where = "at 8 bits" if 8 in better.values() else "in fp32"
-    suggestion = f"{blame}; {where} it would cost {_kilobytes(added)} more and win back {_points(won)}."
+    suggestion = f"{blame}; {where} it would cost {_kilobytes(added)} more and win back {_amount(won, report)}."
     return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)
 
 
@@ -95,7 +99,7 @@ def _go_higher(report: Report, verdict: str, reason: str, attempt: Try) -> Advic
         return Advice(verdict=verdict, reason=reason, suggestion="No single layer stands out.")
     suggestion = (
         f"No single layer stands out; {bits}-bit weights would cost {_kilobytes(added)} more "
-        f"and win back {_points(won)}."
+        f"and win back {_amount(won, report)}."
     )
     return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)
 
@@ -105,6 +109,8 @@ def _go_lower(report: Report, verdict: str, reason: str, attempt: Try) -> Advice
     bits = (quantization.weight_bits or 8) - 1
     recipe = report.recipe.replace(quantization=quantization.replace(weight_bits=bits))
     won, added = attempt(recipe)
-    outcome = "cost nothing measurable" if won.includes(0) else f"{'cost' if won.value < 0 else 'win'} {_points(won)}"
+    outcome = (
+        "cost nothing measurable" if won.includes(0) else f"{'cost' if won.value < 0 else 'win'} {_amount(won, report)}"
+    )
     suggestion = f"No loss can be measured; {bits}-bit weights would save {_kilobytes(added)} and {outcome}."
     return Advice(verdict=verdict, reason=reason, suggestion=suggestion, recipe=recipe)

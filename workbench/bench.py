@@ -9,18 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from workbench import advice, runtimes
 from workbench.comparisons import against, fp32, layer_costs, student_against_control
 from workbench.distillation.trainer import Progress
+from workbench.doubts import expectations
 from workbench.environment import environment, environment_key
 from workbench.errors import RecipeError, WorkbenchError, nearest
-from workbench.evaluation import BATCH, Evaluation
+from workbench.evaluation import Evaluation
 from workbench.files import write_atomically
 from workbench.grid import QuantizedLayer
+from workbench.layers import LeftAlone
 from workbench.network import Network
+from workbench.preflight import Preflight, look
 from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment, Distillation, Recipe
 from workbench.report import Estimate, Report
@@ -41,6 +43,12 @@ class LayerInfo(NamedTuple):
     kind: str
     shape: tuple[int, ...]
     parameters: int
+    weights: str = ""
+    """Why its weights cannot; empty where they can."""
+    activations: str = ""
+    """Why its input cannot; empty where it can."""
+    by_name_only: bool = False
+    """The bits of all layers do not count for it; a recipe has to name it."""
 
 
 class Offer(NamedTuple):
@@ -72,8 +80,7 @@ class Bench:
     ) -> None:
         """
         Args:
-            model: Takes a batch of the task's inputs and returns logits of shape (n, classes). It is
-                copied; the one that was given is left as it is.
+            model: Any module that takes the task's inputs. It is copied; the one that was given is left as it is.
             task: What it is measured on.
             name: How the page calls it; the class's name by default.
             store: Where reports are kept; the user's own store by default.
@@ -84,12 +91,13 @@ class Bench:
         self.name = name or type(model).__name__
         self.task = task
         self.store = store or Store()
-        batches = -(-len(task) // BATCH)
-        self._network = Network(model, task.calibration, batches, self.store.folder / "graphs")
-        self._evaluation = Evaluation(task)
-        self._students = TrainedStudents(self._network, task, self.store.folder, batches, teachers or {})
+        self._told = expectations(model)
+        self._network = _network(model, task, self.store.folder / "graphs")
+        self._evaluation = Evaluation(task, self._network.batch)
+        self._students = TrainedStudents(self._network, task, self.store.folder, teachers or {})
         self._measuring = threading.RLock()  # two timings at once would spoil both
         self._baseline_run: tuple[Deployment, Prepared] | None = None
+        self._preflight: Preflight | None = None
 
     def __repr__(self) -> str:
         return f"Bench({self.name!r}: {self.description})"
@@ -113,9 +121,22 @@ class Bench:
     def layers(self) -> tuple[LayerInfo, ...]:
         """The layers that can be quantized, in the order of the module tree."""
         return tuple(
-            LayerInfo(name, type(m).__name__, tuple(m.weight.shape), sum(p.numel() for p in m.parameters()))
-            for name, m in self._network.layers.items()
+            LayerInfo(
+                name,
+                layer.kind,
+                layer.shape,
+                layer.parameters,
+                layer.weights,
+                layer.activations,
+                layer.by_name_only,
+            )
+            for name, layer in self._network.layers.items()
         )
+
+    @property
+    def left_alone(self) -> tuple[LeftAlone, ...]:
+        """Modules whose parameters always stay in floating point, and why."""
+        return self._network.left_alone
 
     @cached_property
     def baseline(self) -> Report:
@@ -136,6 +157,28 @@ class Bench:
     def teachers(self) -> tuple[Offer, ...]:
         """Who can teach a student of this model."""
         return tuple(Offer(*offer) for offer in self._students.teachers())
+
+    def preflight(self, cancel: threading.Event | None = None) -> Preflight:
+        """What will work with this model and what will not; takes seconds.
+
+        Raises:
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.preflight_stream(cancel)
+        return found
+
+    def preflight_stream(self, cancel: threading.Event | None = None) -> Iterator[Preflight]:
+        """As `preflight`, from the first answer on; the last one is complete, and kept.
+
+        Raises:
+            Cancelled: `cancel` was set.
+        """
+        if self._preflight is not None:
+            yield self._preflight
+            return
+        for found in look(self.name, self._told, self._network, self.task, self._evaluation, cancel):
+            yield found
+        self._preflight = found
 
     def check(self, recipe: Recipe) -> None:
         """Whether this bench can measure a recipe.
@@ -202,8 +245,8 @@ class Bench:
         plain = self._evaluation.stream(self._network, fp32(self._network), self._network, cancel)
         baseline = next(plain)
         for outcomes in self._evaluation.stream(network, asked, self._network, cancel):
-            seen, now = len(outcomes.right), time.perf_counter()
-            while len(baseline.right) < seen:
+            seen, now = len(outcomes), time.perf_counter()
+            while len(baseline) < seen:
                 baseline = next(plain)
             first = spoken == started and (seen >= FIRST_EXAMPLES or now - started > SECONDS_BETWEEN)
             if seen < len(self.task) and not first and (spoken == started or now - spoken < SECONDS_BETWEEN):
@@ -213,11 +256,16 @@ class Bench:
                 recipe=recipe,
                 evaluated=seen,
                 total=len(self.task),
+                metric=outcomes.metrics[0].info,
                 accuracy=self._origin(recipe, outcomes.accuracy()),
-                drop=self._origin(recipe, outcomes.drop(baseline.right)),
-                flips=outcomes.flips(baseline.right),
+                drop=self._origin(recipe, outcomes.drop(baseline)),
+                flips=outcomes.flips(baseline),
+                scores=tuple(
+                    score.model_copy(update={"value": self._origin(recipe, score.value)}) for score in outcomes.scores()
+                ),
                 size=size,
                 layers=rows,
+                notes=(*self.task.notes, *network.notes),
                 environment=environment(),
             )
 
@@ -320,8 +368,7 @@ class Bench:
         with self._measuring:
             baseline = self._prepared_baseline(deployment)
             candidate = runtimes.prepare(deployment, self._network_for(recipe), self._layers(recipe))
-            examples = self.task.calibration
-            batch = examples[torch.arange(deployment.batch) % len(examples)]
+            batch = self.task.calibration.cycled(deployment.batch)
             timing = runtimes.time(candidate, baseline, batch, cancel)
         notes = (*report.notes, *((candidate.note,) if candidate.note else ()))
         return report.model_copy(update={"latency": timing.candidate, "speedup": timing.speedup, "notes": notes})
@@ -332,3 +379,13 @@ class Bench:
         if self._baseline_run is None or self._baseline_run[0] != key:
             self._baseline_run = (key, runtimes.prepare(key, self._network, {}))
         return self._baseline_run[1]
+
+
+def _network(model: nn.Module, task: Task, graphs: Path) -> Network:
+    from workbench.loading.onnx_session import OnnxModule
+
+    if isinstance(model, OnnxModule):
+        from workbench.onnx_network import OnnxNetwork
+
+        return OnnxNetwork(model, task.calibration, len(task), task.output)
+    return Network(model, task.calibration, len(task), graphs, task.output)

@@ -129,7 +129,7 @@ def test_exported_onnx_reaches_the_simulated_accuracy(bench: wb.Bench, tmp_path:
     task = bench.task
     right = sum(
         int((torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0]).argmax(1) == y).sum())
-        for x, y in zip(task.inputs.split(500), task.targets.split(500), strict=True)
+        for x, y in zip(task.inputs.tensors[0].split(500), task.targets.split(500), strict=True)
     )
     *_, report = bench.stream(quantized(8))
     assert right / len(task) == pytest.approx(report.accuracy.value, abs=0.001)
@@ -218,8 +218,10 @@ def test_fidelity_measures_agreement_with_fp32(store: Store) -> None:
 
 def test_outputs_that_cannot_be_scored_are_told(store: Store) -> None:
     task = Task.classification(torch.rand(30, 4), torch.arange(30) % 3, calibration=torch.rand(5, 4))
-    with pytest.raises(TaskError, match="one row of scores each"):
+    with pytest.raises(TaskError, match="one entry per example"):
         _ = wb.Bench(nn.Flatten(0), task, store=store).baseline
+    with pytest.raises(TaskError, match="one row of scores each"):
+        _ = wb.Bench(nn.Unflatten(1, (2, 2)), task, store=store).baseline
     broken = nn.Linear(4, 3)
     nn.init.constant_(broken.weight, float("nan"))
     with pytest.raises(TaskError, match="NaN"):
