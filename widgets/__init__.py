@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from widgets.header import History, ModelPicker, Status
     from widgets.layer_table import LayerTable
     from widgets.learning_curves import LearningCurves
+    from widgets.model_check import ModelCheck
     from widgets.quantization_panel import QuantizationPanel
     from widgets.session import Session
     from widgets.tiles import Tiles
@@ -29,6 +30,7 @@ _HOME = {
     "History": "header",
     "LayerTable": "layer_table",
     "LearningCurves": "learning_curves",
+    "ModelCheck": "model_check",
     "ModelPicker": "header",
     "QuantizationPanel": "quantization_panel",
     "Session": "session",
@@ -47,6 +49,7 @@ __all__ = [
     "History",
     "LayerTable",
     "LearningCurves",
+    "ModelCheck",
     "ModelPicker",
     "QuantizationPanel",
     "Session",

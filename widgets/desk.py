@@ -14,6 +14,7 @@ from workbench.report import Report
 
 if TYPE_CHECKING:
     from workbench.distillation.trainer import Progress
+    from workbench.preflight import Preflight
 
 GESTURE_SECONDS = 0.6
 MOST_STEPS = 500
@@ -95,6 +96,7 @@ class Desk:
     report: Report | None = None
     """The last one shown."""
     curve: tuple[Progress, ...] = ()
+    preflight: Preflight | None = None
 
     def open(self) -> Any:
         """The bench, made now if this is the first visit."""

@@ -11,10 +11,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from widgets.axes import logarithmic
-from widgets.formatting import between, percent, points, size
+from widgets.formatting import between, score, size
 from widgets.tradeoff import AGAINST, frontier
 from workbench.errors import WorkbenchError
-from workbench.report import Report
+from workbench.report import MetricInfo, Report
 
 if TYPE_CHECKING:
     from plotly.graph_objects import FigureWidget
@@ -52,7 +52,7 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureW
     place = {id(report): x for report, x in known}
     figure.add_scatter(
         x=[place[id(report)] for report in line],
-        y=[100 * report.accuracy.value for report in line],
+        y=[_factor(report) * report.accuracy.value for report in line],
         mode="lines",
         name="frontier",
         line={"color": COLOURS["simulated"], "width": 1.5},
@@ -65,27 +65,37 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureW
             figure.add_scatter(**_points(some, origin))
     # plotly's own ticks of a log axis are bare digits between the powers of ten
     ticks = logarithmic([x for _, x in known]).ticks if known else ()
+    metric = known[0][0].metric if known else MetricInfo()
+    unit_of_y = "%" if metric.share else metric.unit
     figure.update_layout(
         template="plotly_white",
         margin={"l": 56, "r": 16, "t": 16, "b": 48},
         legend={"orientation": "h", "y": 1.08},
         font={"family": "Inter, system-ui, sans-serif"},
         xaxis={"type": "log", "title": f"{kind.title}, {unit}", "tickvals": ticks},
-        yaxis={"title": "accuracy, %"},
+        yaxis={
+            "title": f"{metric.name}, {unit_of_y}" if unit_of_y else metric.name,
+            "autorange": True if metric.higher_is_better else "reversed",  # the better end is up
+        },
     )
     return figure
 
 
+def _factor(report: Report) -> int:
+    return 100 if report.metric.share else 1
+
+
 def _points(some: list[tuple[Report, float]], origin: str) -> dict[str, Any]:
     accuracies = [report.accuracy for report, _ in some]
+    factor = _factor(some[0][0])
     return {
         "x": [x for _, x in some],
-        "y": [100 * accuracy.value for accuracy in accuracies],
+        "y": [factor * accuracy.value for accuracy in accuracies],
         "error_y": {
             "type": "data",
             "symmetric": False,
-            "array": [100 * (accuracy.high - accuracy.value) for accuracy in accuracies],
-            "arrayminus": [100 * (accuracy.value - accuracy.low) for accuracy in accuracies],
+            "array": [factor * (accuracy.high - accuracy.value) for accuracy in accuracies],
+            "arrayminus": [factor * (accuracy.value - accuracy.low) for accuracy in accuracies],
             "thickness": 1,
             "width": 2,
         },
@@ -94,8 +104,9 @@ def _points(some: list[tuple[Report, float]], origin: str) -> dict[str, Any]:
         "marker": {"size": 11, "symbol": SYMBOLS[origin], "color": COLOURS[origin]},
         "customdata": [report.recipe.key for report, _ in some],
         "text": [
-            f"<b>{escape(report.recipe.label)}</b><br>{percent(report.accuracy.value)} "
-            f"{between(points(report.accuracy.low), points(report.accuracy.high))}<br>{size(report.size.value)}"
+            f"<b>{escape(report.recipe.label)}</b><br>{score(report.accuracy.value, report.metric)} "
+            f"{between(*(score(end, report.metric).text for end in (report.accuracy.low, report.accuracy.high)))}<br>"
+            f"{size(report.size.value)}"
             for report, _ in some
         ],
         "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from workbench.report import MetricInfo
+
 MINUS = "\u2212"
 SPACE = "\u202f"
 NOTHING = "–"
@@ -58,6 +60,41 @@ def points(fraction: float, *, signed: bool = False) -> str:
 def percent(fraction: float) -> Quantity:
     """A share: ``91.42 %``."""
     return Quantity(fixed(100 * fraction), "%")
+
+
+def score(value: float, metric: MetricInfo) -> Quantity:
+    """A metric's value: ``91.42 %``, ``0.998``, ``31.2 dB``."""
+    return percent(value) if metric.share else Quantity(figures(value, 4), metric.unit)
+
+
+def change(loss: float, metric: MetricInfo, *, signed: bool = True) -> str:
+    """By how much a metric's value moved, without the unit: ``−0.44`` points.
+
+    Args:
+        loss: In the metric's unit, positive: worse.
+        metric: What moved.
+        signed: With a plus where the value rose.
+    """
+    moved = -loss if metric.higher_is_better else loss
+    return points(moved, signed=signed) if metric.share else small(moved, signed=signed)
+
+
+def change_unit(metric: MetricInfo) -> str:
+    """What `change` counts in: ``points``, ``dB``, nothing."""
+    return "points" if metric.share else metric.unit
+
+
+def small(value: float, *, signed: bool = False) -> str:
+    """A number with three significant figures and at most five decimals: ``0.00213``, ``−1.24``."""
+    if not math.isfinite(value) or value == 0:
+        return fixed(value, 0, signed=signed)
+    places = min(5, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return fixed(value, places, signed=signed)
+
+
+def title(metric: MetricInfo) -> str:
+    """A metric's name at the head of a tile: ``Accuracy``, ``MAE``."""
+    return metric.name[:1].upper() + metric.name[1:]
 
 
 def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> Quantity:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from widgets.formatting import percent
+from widgets.formatting import score
 from widgets.part import Message, Part, source, text_of
 from workbench.report import Report
 
 
 def picker_view(models: tuple[str, ...], model: str, description: str, baseline: Report | None) -> dict[str, Any]:
     """The picture of the model picker."""
-    accuracy = f"fp32 {percent(baseline.accuracy.value)}" if baseline else ""
+    accuracy = f"fp32 {_named(baseline)}" if baseline else ""
     return {
         "options": [{"value": name, "text": name, "disabled": False} for name in models],
         "value": model,
         "description": " · ".join(part for part in (description, accuracy) if part),
     }
+
+
+def _named(baseline: Report) -> str:
+    """``91.73 %``, or with its name what is no accuracy: ``MAE 42.1``."""
+    value = score(baseline.accuracy.value, baseline.metric)
+    return str(value) if baseline.metric.name == "accuracy" else f"{baseline.metric.name} {value}"
 
 
 def status_view(status: str, progress: float, *, busy: bool, training: bool, problem: str) -> dict[str, Any]:

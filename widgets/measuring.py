@@ -107,6 +107,9 @@ class Measuring(State):
             if pace.due() or reached != stage:  # what has a new kind of number in it does not wait
                 self._show(generation, desk, report)
                 stage, shown = reached, report
+            if report.complete and desk.preflight is None:  # a warning must not come after minutes
+                with self.guard("Looking at the model"):  # numbers come whatever is found
+                    self._look(generation, desk, cancel, first=True)
         if report is None:
             raise WorkbenchError(f"The bench had nothing to report on {recipe.label}.")
         if report is not shown:
@@ -122,6 +125,28 @@ class Measuring(State):
             if not self.problem:  # numbers that are right but cannot be kept
                 self._set(problem=getattr(getattr(desk.bench, "store", None), "problem", ""))
             self._rest(report, seconds)
+
+    def _look(self, generation: int, desk: Desk, cancel: threading.Event, *, first: bool = False) -> None:
+        """In the worker: find out what will work with the model, or only what can be said at once."""
+        for found in desk.bench.preflight_stream(cancel):
+            with self._change():
+                self._require(generation)
+                desk.preflight = found
+                self._set(preflight=found)
+            if first:
+                return
+
+    def _look_on(self) -> None:
+        """When there is nothing else to do: the rest of what is to be known about the model."""
+        desk = self._desk
+        if desk.preflight is None or not desk.preflight.complete:
+            generation = self._generation
+            self._measuring.submit(partial(self._look, generation, desk), partial(self._looked_in_vain, generation))
+
+    def _looked_in_vain(self, generation: int, error: BaseException) -> None:
+        if not isinstance(error, Cancelled) and generation == self._generation:
+            with self._change():
+                self._set(problem=in_words("Looking at the model", error))
 
     def _require(self, generation: int) -> None:
         if generation != self._generation:
@@ -166,6 +191,7 @@ class Measuring(State):
         took = "" if seconds is None else f" · {seconds:.2f} s"
         self._set(busy=False, progress=1.0, status=self._counted(report) + took)
         self._settled.notify_all()
+        self._look_on()
 
     def _failed(self, generation: int, what: str, error: BaseException) -> None:
         """In the worker: how a job ended that did not end well."""

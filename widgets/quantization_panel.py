@@ -37,11 +37,17 @@ def bits_view(bits: int | None) -> dict[str, Any]:
     }
 
 
-def quantization_view(quantization: Quantization, calibration_images: int | None) -> dict[str, Any]:
-    """The picture of a recipe's quantization."""
+def quantization_view(quantization: Quantization, calibration: int | None, noun: str = "examples") -> dict[str, Any]:
+    """The picture of a recipe's quantization.
+
+    Args:
+        quantization: Of the recipe on the screen.
+        calibration: How many examples set the activation ranges, if that is known.
+        noun: What an example is called.
+    """
     differing = len(quantization.layers)
     naive = quantization.method == "naive"
-    why = f"Calibrated on {count(calibration_images)} training images." if calibration_images else ""
+    why = f"Calibrated on {count(calibration)} other {noun}." if calibration else ""
     if naive:
         why = "The naive quantizer has neither a scale nor a sign; scheme, granularity and range do nothing."
     return {
@@ -68,9 +74,10 @@ class QuantizationPanel(Part):
 
     def draw(self) -> dict[str, Any]:
         """The panel for the recipe on the screen."""
-        calibration = getattr(getattr(self.session.bench, "task", None), "calibration", None)
+        task = getattr(self.session.bench, "task", None)
+        calibration = getattr(task, "calibration", None)
         known = len(calibration) if hasattr(calibration, "__len__") else None
-        return quantization_view(self.session.recipe.quantization, known)
+        return quantization_view(self.session.recipe.quantization, known, getattr(task, "noun", "examples"))
 
     def actions(self) -> dict[str, Any]:
         """``update``: fields of the quantization."""

@@ -229,5 +229,7 @@ class Session(Training):
             distillation = fitting(desk.bench, distillation)
         self._leave_training()
         self._desk = desk
-        self._set(model=desk.name, bench=desk.bench, curve=desk.curve, distillation=distillation)
+        self._set(
+            model=desk.name, bench=desk.bench, curve=desk.curve, distillation=distillation, preflight=desk.preflight
+        )
         self._move(recipe)

@@ -11,6 +11,7 @@ import traitlets
 
 from widgets.problems import in_words
 from workbench.errors import Cancelled, WorkbenchError
+from workbench.preflight import Preflight
 from workbench.recipe import Distillation, Recipe
 from workbench.report import Report
 
@@ -49,6 +50,8 @@ class State(traitlets.HasTraits):
     """Whether `report` belongs to an earlier recipe or model. Default: False."""
     baseline = traitlets.Instance(Report, allow_none=True, read_only=True)
     """The same model in fp32; None (default) until it was measured."""
+    preflight = traitlets.Instance(Preflight, allow_none=True, read_only=True)
+    """What was found out about the model itself, more and more; None (default) before anything was."""
     tried = traitlets.Tuple(read_only=True)
     """Reports over all examples, one per recipe, in the order tried, the baseline first. Default: ()."""
     status = traitlets.Unicode(read_only=True)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from widgets.formatting import NOTHING, Quantity, between, count, duration, percent, points, ratio, size
+from widgets.formatting import (
+    NOTHING,
+    Quantity,
+    between,
+    change,
+    change_unit,
+    count,
+    duration,
+    ratio,
+    score,
+    size,
+    title,
+)
 from widgets.part import Part, source
 from workbench.report import Estimate, Report
 
@@ -78,27 +90,29 @@ def _origin(estimate: Estimate) -> tuple[str, str]:
 
 
 def _accuracy(report: Report) -> Tile:
-    drop = report.drop
-    interval = between(points(-drop.high, signed=True), points(-drop.low, signed=True))
+    drop, metric = report.drop, report.metric
+    ends = sorted((drop.low, drop.high), reverse=metric.higher_is_better)
+    interval = between(*(change(end, metric) for end in ends))
+    unit = f" {change_unit(metric)}".rstrip()
     if is_fp32(report):
         parts = [("the baseline", "")]
     elif drop.includes(0):
         parts = [("not distinguishable", ""), (f" {interval}", "long")]
     else:
-        parts = [
-            (points(-drop.value, signed=True), "loss" if drop.value > 0 else "gain"),
-            (f" points {interval}", "long"),
-        ]
+        parts = [(change(drop.value, metric), "loss" if drop.value > 0 else "gain"), (f"{unit} {interval}", "long")]
     accuracy = report.accuracy
-    title = (
-        f"{percent(accuracy.value)} {between(points(accuracy.low), points(accuracy.high))} "
-        f"of {count(report.evaluated)} examples. "
-        f"Against fp32 on the same examples: {points(-drop.value, signed=True)} points {interval}, 95 % confidence."
-    )
-    tile = _tile("Accuracy", percent(accuracy.value), _origin(accuracy), parts, title)
-    span = next((s for s in SPANS if drop.high <= BASELINE_AT * s and -drop.low <= (1 - BASELINE_AT) * s), SPANS[-1])
-    low, at, high = (_clip(BASELINE_AT - loss / span) for loss in (drop.high, drop.value, drop.low))
-    return tile | {"bar": {"kind": "interval", "low": low, "at": at, "high": high, "baseline": BASELINE_AT}}
+    found, low, high = (score(value, metric) for value in (accuracy.value, accuracy.low, accuracy.high))
+    told = [
+        f"{found} {between(low.text, high.text)} of {count(report.evaluated)} examples.",
+        f"Against fp32 on the same examples: {change(drop.value, metric)}{unit} {interval}, 95 % confidence.",
+        *(f"{title(s.metric)}: {score(s.value.value, s.metric)}." for s in report.scores),
+    ]
+    tile = _tile(title(metric), found, _origin(accuracy), parts, " ".join(told))
+    extent = max(drop.high / BASELINE_AT, -drop.low / (1 - BASELINE_AT), 1e-12)
+    spans = SPANS if metric.share else [step * 10.0 ** math.ceil(math.log10(extent)) for step in (0.2, 0.5, 1.0)]
+    span = next((s for s in spans if extent <= s), spans[-1])
+    low_at, at, high_at = (_clip(BASELINE_AT - loss / span) for loss in (drop.high, drop.value, drop.low))
+    return tile | {"bar": {"kind": "interval", "low": low_at, "at": at, "high": high_at, "baseline": BASELINE_AT}}
 
 
 def _size(report: Report, baseline: Report | None) -> Tile:
@@ -153,22 +167,23 @@ def _factors(low: float, high: float) -> str:
 
 
 def _flips(report: Report) -> Tile:
-    flips = report.flips
-    value = Quantity(count(flips.total), f"of {count(flips.n)}")
+    flips, counted = report.flips, report.metric.counted
+    name = "Flips" if counted else "Worse examples"
+    value = Quantity(count(flips.total if counted else flips.lost), f"of {count(flips.n)}")
     if flips.total == 0:
-        return _tile("Flips", value, ("measured", "counted"), [("the same answers", "")])
+        return _tile(name, value, ("measured", "counted"), [("the same answers", "")])
     chance = "p < 0.001" if flips.p_value < 0.001 else f"p = {flips.p_value:.2g}"
+    lost, won = ("lost", "won") if counted else ("worse", "better")
     parts = [
-        (f"{count(flips.lost)} lost", "loss"),
+        (f"{count(flips.lost)} {lost}", "loss"),
         (" · ", ""),
-        (f"{count(flips.gained)} won", "gain"),
+        (f"{count(flips.gained)} {won}", "gain"),
         (f" ({chance})", "long"),
     ]
-    title = (
-        f"Right in fp32 and wrong now: {count(flips.lost)}; the other way round: {count(flips.gained)}. "
-        f"McNemar's test: {chance}."
-    )
-    tile = _tile("Flips", value, ("measured", "counted"), parts, title)
+    test = "McNemar's test" if counted else "Sign test"
+    told = "Right in fp32 and wrong now" if counted else "A worse score than in fp32"
+    said = f"{told}: {count(flips.lost)}; the other way round: {count(flips.gained)}. {test}: {chance}."
+    tile = _tile(name, value, ("measured", "counted"), parts, said)
     return tile | {"bar": {"kind": "split", "share": _clip(flips.lost / flips.total)}}
 
 

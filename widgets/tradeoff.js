@@ -80,7 +80,7 @@ export default part("wb-card wb-tradeoff", (root, send) => {
     });
     const wide = axis.ticks.filter((tick, index) => index === 0 || x(tick.at) - x(axis.ticks[index - 1].at) > 46 || index % 2 === 0);
     keyed(ticks, wide, (tick) => tick.text, () => svg("text", { "text-anchor": "middle" }), (node, tick) => set(node, { x: x(tick.at), y: height - 24, text: tick.text }));
-    keyed(titles, [{ at: "start", x: LEFT, text: `${axis.key === "size" ? "smaller" : "faster"} ←  ${axis.title} (log)` }, { at: "end", x: width - RIGHT, text: "accuracy, %" }],
+    keyed(titles, [{ at: "start", x: LEFT, text: `${axis.key === "size" ? "smaller" : "faster"} ←  ${axis.title} (log)` }, { at: "end", x: width - RIGHT, text: view.title }],
       (title) => title.at, (title) => svg("text", { "text-anchor": title.at }), (node, title) => set(node, { x: title.x, y: height - 5, text: title.text }));
     const front = new Set(axis.frontier);
     const dots = view.points.filter((p) => axis.places[p.key]).map((p) => {

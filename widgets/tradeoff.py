@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from widgets.axes import Axis, linear, logarithmic
-from widgets.formatting import Quantity, duration, percent, size
+from widgets.formatting import Quantity, duration, fixed, score, size, title
 from widgets.naming import names_of
 from widgets.part import Message, Part, source, text_of
-from workbench.report import Estimate, Report
+from workbench.report import Estimate, MetricInfo, Report
 
 WINDOW = 0.3
 """The accuracy axis reaches at most as far below the best; what lies lower stands at its foot, with its number."""
@@ -33,13 +33,18 @@ AGAINST = (
 def frontier(reports: Sequence[Report], against: Against) -> list[Report]:
     """The complete reports that no other beats in both, from the cheapest to the most accurate."""
     known = [
-        (estimate.value, -report.accuracy.value, report) for report in reports if (estimate := against.estimate(report))
+        (estimate.value, -goodness(report), report) for report in reports if (estimate := against.estimate(report))
     ]
     best: list[Report] = []
     for _, _, report in sorted(known, key=lambda entry: entry[:2]):
-        if report.complete and (not best or report.accuracy.value > best[-1].accuracy.value):
+        if report.complete and (not best or goodness(report) > goodness(best[-1])):
             best.append(report)
     return best
+
+
+def goodness(report: Report) -> float:
+    """The metric's value with the better end up."""
+    return report.accuracy.value if report.metric.higher_is_better else -report.accuracy.value
 
 
 def shown(tried: Sequence[Report], report: Report | None) -> list[Report]:
@@ -64,11 +69,8 @@ def tradeoff_view(
     reports = shown(tried, report)
     if not reports:
         return {"points": [], "axes": [], "ticks": [], "label": "Nothing was tried yet."}
-    best = max(each.accuracy.value for each in reports)
-    values = [each.accuracy.value for each in reports if each.accuracy.value >= best - WINDOW]
-    if report is not None and report.accuracy.value >= best - WINDOW:
-        values += [report.accuracy.low, report.accuracy.high]
-    axis = linear(values, least=0.02, limits=(0.0, 1.0))
+    metric = reports[0].metric
+    axis = _accuracy_axis(reports, report)
     now = report.recipe.key if report is not None and not stale else ""
     first = baseline.recipe.key if baseline else ""
     names = names_of([each.recipe for each in reports])
@@ -76,26 +78,54 @@ def tradeoff_view(
         _point(each, axis, names[each.recipe.key], now=now, baseline=first) | {"recent": recent}
         for recent, each in enumerate(reports)
     ]
-    digits = 1 if any(round(100 * tick) != round(100 * tick, 3) for tick in axis.ticks) else 0
+    unit = "%" if metric.share else metric.unit
     return {
         "points": points,
-        "ticks": [{"at": axis.place(tick), "text": f"{100 * tick:.{digits}f}"} for tick in axis.ticks],
+        "ticks": [
+            {"at": axis.place(t), "text": text} for t, text in zip(axis.ticks, _ticks(axis, metric), strict=True)
+        ],
+        "title": f"{metric.name}, {unit}" if unit else metric.name,
         "axes": [drawn for against in AGAINST if (drawn := _axis(reports, against, names))],
-        "label": f"Accuracy against {{}}, {len(reports)} recipe{'s' if len(reports) > 1 else ''}",
+        "label": f"{title(metric)} against {{}}, {len(reports)} recipe{'s' if len(reports) > 1 else ''}",
     }
+
+
+def _accuracy_axis(reports: Sequence[Report], report: Report | None) -> Axis:
+    """From the best down to the worst, or as far as anything can be told apart."""
+    metric = reports[0].metric
+    values = [goodness(each) for each in reports]
+    best = max(values)
+    window = WINDOW if metric.share else max(abs(best), max(values) - sorted(values)[len(values) // 2])
+    kept = [value for value in values if value >= best - window]
+    if report is not None and goodness(report) >= best - window:
+        sign = 1 if metric.higher_is_better else -1
+        kept += [sign * report.accuracy.low, sign * report.accuracy.high]
+    if metric.share:
+        return linear(kept, least=0.02, limits=(0.0, 1.0))
+    room = 1e3 * (abs(best) + 1)
+    return linear(kept, least=max(0.01 * abs(best), 1e-6), limits=(-room, room))
+
+
+def _ticks(axis: Axis, metric: MetricInfo) -> list[str]:
+    """The values at the ticks as they are read: in percent, and errors without the sign that puts them up."""
+    factor = 100 if metric.share else 1
+    values = [factor * (tick if metric.higher_is_better else -tick) for tick in axis.ticks]
+    digits = next((d for d in range(6) if all(abs(round(v, d) - v) < 1e-9 + 1e-6 * abs(v) for v in values)), 6)
+    return [fixed(value, digits) for value in values]
 
 
 def _point(report: Report, axis: Axis, name: str, *, now: str, baseline: str) -> dict[str, Any]:
     key = report.recipe.key
-    accuracy = report.accuracy
-    below = str(percent(accuracy.value)) if accuracy.value < axis.low else ""
+    accuracy, sign = report.accuracy, 1 if report.metric.higher_is_better else -1
+    at = sign * accuracy.value
+    below = str(score(accuracy.value, report.metric)) if at < axis.low else ""
     return {
         "key": key,
         "name": name,
         "label": f"↓ {below}" if below else f"{name} (now)" if key == now else name,
-        "y": axis.place(accuracy.value),
-        "low": axis.place(accuracy.low),
-        "high": axis.place(accuracy.high),
+        "y": axis.place(at),
+        "low": axis.place(min(sign * accuracy.low, sign * accuracy.high)),
+        "high": axis.place(max(sign * accuracy.low, sign * accuracy.high)),
         "origin": accuracy.source,
         "now": key == now,
         "baseline": key == baseline,
@@ -118,7 +148,8 @@ def _axis(reports: Sequence[Report], against: Against, names: Mapping[str, str])
                 "x": scale.place(estimate.value),
                 "low": scale.place(estimate.low),
                 "high": scale.place(estimate.high),
-                "spoken": f"{names[r.recipe.key]}: {percent(r.accuracy.value)}, {against.write(estimate.value)}",
+                "spoken": f"{names[r.recipe.key]}: {score(r.accuracy.value, r.metric)}, "
+                f"{against.write(estimate.value)}",
             }
             for r in reports
             if (estimate := known.get(r.recipe.key))

@@ -29,7 +29,8 @@ export default part("wb-card wb-tried", (root, send, model) => {
   const body = el("tbody");
   const columns = ["Recipe", "Acc., %", "Drop", "kB", "ms", "Flips"];
   const names = ["name", "accuracy", "drop", "kilobytes", "milliseconds", "flips"];
-  const table = el("table", { class: "num" }, el("thead", {}, el("tr", {}, ...columns.map((text, i) => el("th", { scope: "col", text, class: `wb-c-${names[i]}` })))), body);
+  const heads = columns.map((text, i) => el("th", { scope: "col", text, class: `wb-c-${names[i]}` }));
+  const table = el("table", { class: "num" }, el("thead", {}, el("tr", {}, ...heads)), body);
   const said = el("span", { class: "wb-why", role: "status", "aria-live": "polite" });
   let timer = null;
   const say = (text) => {
@@ -80,6 +81,7 @@ export default part("wb-card wb-tried", (root, send, model) => {
       set(head.remark, { text: view.remark });
       set(quiet, { hidden: view.rows.length > 0 });
       table.hidden = !view.rows.length;
+      for (const [name, text] of Object.entries(view.heads ?? {})) set(heads[names.indexOf(name)], { text });
       keyed(body, view.rows, (row) => row.key, make, (node, row) => node.update(row));
     },
   };

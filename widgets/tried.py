@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from widgets.formatting import NOTHING, count, figures, fixed, points
+from widgets.formatting import NOTHING, change, count, figures, score, title
 from widgets.naming import names_of
 from widgets.part import Message, Part, source, text_of
 from workbench.recipe import Recipe
-from workbench.report import Report
+from workbench.report import MetricInfo, Report
 
 COLUMNS = ("accuracy", "low", "high", "drop", "bytes", "seconds", "lost", "won", "source", "recipe")
 
@@ -27,8 +27,8 @@ def tried_view(tried: Sequence[Report], recipe: Recipe) -> dict[str, Any]:
             "key": report.recipe.key,
             "name": names[report.recipe.key],
             "origin": report.accuracy.source,
-            "accuracy": fixed(100 * report.accuracy.value),
-            "drop": points(-report.drop.value, signed=True) if index else "",
+            "accuracy": score(report.accuracy.value, report.metric).text,
+            "drop": change(report.drop.value, report.metric) if index else "",
             "sure": not report.drop.includes(0),
             "kilobytes": figures(report.size.value / 1e3),
             "milliseconds": figures(report.latency.value * 1e3) if report.latency else NOTHING,
@@ -38,7 +38,15 @@ def tried_view(tried: Sequence[Report], recipe: Recipe) -> dict[str, Any]:
         for index, report in enumerate(tried)
     ]
     total = f"{count(len(tried))} recipe{'' if len(tried) == 1 else 's'}" if tried else ""
-    return {"rows": rows[::-1], "remark": total, "code": recipe.code(), "csv": as_csv(tried)}
+    metric = tried[0].metric if tried else MetricInfo()
+    short = "Acc." if metric.name == "accuracy" else title(metric)
+    unit = "%" if metric.share else metric.unit
+    heads = {
+        "accuracy": f"{short}, {unit}" if unit else short,
+        "drop": "Drop" if metric.higher_is_better else "Change",
+        "flips": "Flips" if metric.counted else "Changed",
+    }
+    return {"rows": rows[::-1], "heads": heads, "remark": total, "code": recipe.code(), "csv": as_csv(tried)}
 
 
 def as_csv(tried: Sequence[Report]) -> str:

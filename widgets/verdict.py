@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from widgets.part import Message, Part, source
 from workbench.report import Report
 
 
-def verdict_view(report: Report | None, *, stale: bool = False, busy: bool = False) -> dict[str, Any]:
-    """The picture of a report's advice and notes."""
+def verdict_view(
+    report: Report | None, *, stale: bool = False, busy: bool = False, warnings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The picture of a report's advice and notes, and of what looks wrong with the model itself."""
     if report is None:
         quiet = "Measuring the model as it is…" if busy else "Nothing was measured yet."
-        return {"verdict": "", "reason": quiet, "suggestion": "", "offer": False, "notes": "", "state": "empty"}
+        return {
+            "verdict": "",
+            "reason": quiet,
+            "suggestion": "",
+            "offer": False,
+            "notes": "",
+            "warnings": list(warnings),
+            "state": "empty",
+        }
     advice = report.advice
     waiting = "Counting; the sentence comes with the last image." if busy else ""
     return {
@@ -21,6 +32,7 @@ def verdict_view(report: Report | None, *, stale: bool = False, busy: bool = Fal
         "suggestion": advice.suggestion if advice else "",
         "offer": advice is not None and advice.recipe is not None,
         "notes": " ".join(note for note in report.notes if advice is None or note != advice.reason),
+        "warnings": list(warnings),
         "state": "stale" if stale else "final" if advice else "growing",
     }
 
@@ -29,7 +41,7 @@ class Verdict(Part):
     """The sentence under the tiles, with a button that applies its suggestion."""
 
     _esm = source("verdict.js")
-    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "busy")
+    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "busy", "preflight")
     _said: Report | None = None
 
     def draw(self) -> dict[str, Any]:
@@ -42,7 +54,8 @@ class Verdict(Part):
             report, stale = self._said, True
         elif report is None:
             self._said = None
-        return verdict_view(report, stale=stale, busy=session.busy)
+        warnings = session.preflight.warnings if session.preflight is not None else ()
+        return verdict_view(report, stale=stale, busy=session.busy, warnings=warnings)
 
     def actions(self) -> dict[str, Any]:
         """``take``: apply the suggestion."""

@@ -13,6 +13,7 @@ from widgets.distillation_panel import DistillationPanel
 from widgets.header import History, ModelPicker, Status
 from widgets.layer_table import LayerTable
 from widgets.learning_curves import LearningCurves
+from widgets.model_check import ModelCheck
 from widgets.part import Part
 from widgets.quantization_panel import QuantizationPanel
 from widgets.tiles import Tiles
@@ -54,7 +55,7 @@ class Workbench(ipywidgets.Box):
         kinds = {
             "header": (ModelPicker, Status, History),
             "top": (Tiles, Verdict),
-            "controls": (QuantizationPanel, DistillationPanel, DeploymentPanel),
+            "controls": (QuantizationPanel, DistillationPanel, DeploymentPanel, ModelCheck),
             "results": (TradeOff, LayerTable, LearningCurves, Tried),
         }
         first = ModelPicker  # brings the style sheet for all; twelve more copies would double what the page loads

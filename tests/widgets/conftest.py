@@ -105,6 +105,7 @@ class Fake(traitlets.HasTraits):
     distillation = traitlets.Instance(Distillation, args=())
     curve = traitlets.Tuple(())
     training = traitlets.Bool(False)
+    preflight = traitlets.Any()
 
     def __init__(self, **values: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []

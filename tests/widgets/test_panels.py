@@ -11,11 +11,11 @@ from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 
 
 def test_bits_go_from_two_to_floating_point():
-    view = quantization_view(Quantization(weight_bits=4), 512)
+    view = quantization_view(Quantization(weight_bits=4), 512, "images")
     assert view["weight_bits"]["values"] == [2, 3, 4, 5, 6, 7, 8, None]
     assert view["weight_bits"]["value"] == 4 and view["activation_bits"]["value"] is None
     assert view["weight_bits"]["texts"][-1] == "fp32" and view["weight_bits"]["spoken"][2] == "4 bits"
-    assert view["why"] == "Calibrated on 512 training images."
+    assert view["why"] == "Calibrated on 512 other images."
 
 
 @pytest.mark.parametrize("field", ["method", "scheme", "granularity", "range"])

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from widgets.session import Session
 from workbench import statistics
 from workbench.errors import Cancelled, RecipeError, WorkbenchError
+from workbench.preflight import Preflight
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.report import Advice, Estimate, LayerRow, Report
 
@@ -51,7 +52,7 @@ class FakeBench:
     def __init__(self, name="fake", at=None, chunk=CHUNK, lesson=10):
         self.name, self.chunk, self.lesson = name, chunk, lesson
         self.at = at or (lambda what, step, cancel: None)
-        self.store, self.students = {}, set()
+        self.store, self.students, self.looks = {}, set(), ()
         self.started, self.finished, self.threads = [], [], set()
 
     def check(self, recipe):
@@ -100,6 +101,9 @@ class FakeBench:
         self.at(what, step, cancel)
         if cancel is not None and cancel.is_set():
             raise Cancelled
+
+    def preflight_stream(self, cancel=None):
+        yield from self.looks
 
     def follow(self, recipe, cancel=None):
         self.check(recipe)
@@ -1125,3 +1129,31 @@ print("working")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3 * LONG)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "working", "")
+
+
+def preflight(**more):
+    return Preflight(model="net", parameters=1, layers=(), memory=1, **more)
+
+
+def test_the_model_is_looked_at_when_its_first_numbers_are_there(make):
+    bench = FakeBench()
+    bench.looks = (preflight(), preflight(warnings=("odd",), complete=True))
+    session = make(bench)
+
+    session.wait(10)
+    until(lambda: session.preflight is not None and session.preflight.complete)
+    assert session.preflight.warnings == ("odd",)
+    assert not session.busy
+
+
+def test_a_model_that_cannot_be_looked_at_still_has_its_numbers(make):
+    bench = FakeBench()
+    session = make(bench)
+    session.wait(10)
+    del bench.looks
+
+    session.update(weight_bits=3)
+    session.wait(10)
+
+    until(lambda: "Looking at the model" in session.problem)
+    assert session.report.complete
