@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-from workbench.evaluation import Evaluation, Outcomes
+from workbench.evaluation import Evaluation
 from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Quantization, Recipe
@@ -13,7 +13,10 @@ from workbench.report import Comparison, Estimate, LayerRow
 from workbench.trained_students import TrainedStudent
 
 COST_EXAMPLES = 5000
-"""Examples on which the cost of each layer is measured."""
+"""Examples on which the cost of each layer is measured at most."""
+LEAST_COST_EXAMPLES = 10
+COST_OPERATIONS = 1e12
+"""Floating point operations for the costs of all layers together at most; a large model gets fewer examples."""
 
 
 def fp32(network: Network) -> dict[str, LayerSpec]:
@@ -44,14 +47,18 @@ def layer_costs(
     quantized = [name for name, spec in asked.items() if any(spec)]
     if not quantized:
         return
+    affordable = int(COST_OPERATIONS // (len(quantized) * max(network.operations, 1)))
+    examples = min(COST_EXAMPLES, affordable, len(evaluation.task))
+    if examples < min(LEAST_COST_EXAMPLES, len(evaluation.task)):
+        return
     own = evaluation.all(network, asked, reference, cancel)
     rows = {row.name: row for row in network.rows(quantization)}
     for name in reversed(quantized):  # the last layers first: what comes before them is remembered
         restored = {**asked, name: LayerSpec(None, None)}
         for outcomes in evaluation.stream(network, restored, reference, cancel):
-            if len(outcomes.right) >= COST_EXAMPLES:
+            if len(outcomes) >= examples:
                 break
-        lost = outcomes.drop(own)
+        lost = outcomes.first(examples).drop(own)
         cost = lost.model_copy(update={"value": -lost.value, "low": -lost.high, "high": -lost.low})
         rows[name] = rows[name].model_copy(update={"cost": cost})
         yield tuple(rows.values())
@@ -73,7 +80,7 @@ def against(
         evaluation.all(network, specs(recipe.quantization, network.layers), reference, cancel) for recipe in recipes
     )
     sizes = [len(network.artifact(recipe.quantization, recipe.to_json())) for recipe in recipes]
-    return Outcomes(first).drop(second), sizes[1] - sizes[0]
+    return first.drop(second), sizes[1] - sizes[0]
 
 
 def student_against_control(
@@ -84,11 +91,11 @@ def student_against_control(
     Raises:
         Cancelled: `cancel` was set.
     """
-    right = {
+    outcomes = {
         who: evaluation.all(network, fp32(network), reference, cancel) for who, network in trained.networks.items()
     }
-    reached = {who: Outcomes(outcomes).accuracy() for who, outcomes in right.items()}
-    estimates = {**reached, "difference": Outcomes(right["control"]).drop(right["student"])}
+    reached = {who: each.accuracy() for who, each in outcomes.items()}
+    estimates = {**reached, "difference": outcomes["control"].drop(outcomes["student"])}
     return Comparison(
         **{name: estimate.model_copy(update={"source": "measured"}) for name, estimate in estimates.items()},
         parameters=trained.networks["student"].parameters,

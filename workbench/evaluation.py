@@ -4,58 +4,121 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from workbench import statistics
 from workbench.errors import Cancelled, TaskError
+from workbench.inputs import Inputs
+from workbench.metrics import Metric
 from workbench.network import Network
+from workbench.outputs import selected
 from workbench.quantization.quantizer import LayerSpec
-from workbench.report import Estimate, Flips
+from workbench.remembered import Remembered
+from workbench.report import Estimate, Flips, Score
+from workbench.statistics import Resampling
 from workbench.task import Task
-from workbench.tracing import running
 
-BATCH = 100  # activations of the widest layer stay in the cache; larger batches are slower
 REMEMBERED_OUTCOMES = 256
+REMEMBER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Which of the first n examples, in the order of evaluation, were right."""
+    """What the first n examples, in the order of evaluation, contributed to every metric."""
 
-    right: Tensor
-    """Booleans, shape (n,)."""
+    metrics: tuple[Metric, ...]
+    statistics: tuple[Tensor, ...]
+    """For each metric, shape (n, p)."""
+    resampling: Resampling
+    order: Tensor
+    """Of the task's examples, shape (total,)."""
+
+    def __len__(self) -> int:
+        return len(self.statistics[0])
+
+    def first(self, n: int) -> Outcomes:
+        """The first n examples alone."""
+        return Outcomes(self.metrics, tuple(s[:n] for s in self.statistics), self.resampling, self.order)
 
     def accuracy(self) -> Estimate:
-        """Share that was right, with Wilson's interval."""
-        return statistics.proportion(int(self.right.sum()), len(self.right), "simulated")
+        """The value of the first metric: a share with Wilson's interval, anything else with its bootstrap's."""
+        return self._value(0)
 
-    def flips(self, baseline: Tensor) -> Flips:
-        """Against the baseline on the same examples, shape (n,) or longer."""
-        baseline = baseline[: len(self.right)]
-        lost, gained = int((baseline & ~self.right).sum()), int((~baseline & self.right).sum())
-        return statistics.flips(lost, gained, len(self.right))
+    def scores(self) -> tuple[Score, ...]:
+        """The other metrics; those that compare examples with each other once all were seen."""
+        found = []
+        for index, metric in enumerate(self.metrics[1:], start=1):
+            if not metric.whole or len(self) == len(self.order):
+                found.append(Score(metric=metric.info, value=self._value(index)))
+        return tuple(found)
 
-    def drop(self, baseline: Tensor) -> Estimate:
-        """Baseline accuracy minus this one, paired."""
-        flips = self.flips(baseline)
-        return statistics.paired_difference(flips.lost, flips.gained, flips.n, "simulated")
+    def flips(self, baseline: Outcomes) -> Flips:
+        """Against the baseline on the same examples, of which it may have seen more."""
+        metric = self.metrics[0]
+        ours, theirs = (metric.scores(o.statistics[0][: len(self)]) for o in (self, baseline))
+        lost, gained = int((ours < theirs).sum()), int((ours > theirs).sum())
+        return statistics.flips(lost, gained, len(self))
+
+    def drop(self, baseline: Outcomes) -> Estimate:
+        """What was lost against the baseline, paired."""
+        metric = self.metrics[0]
+        if metric.info.counted:
+            flips = self.flips(baseline)
+            return statistics.paired_difference(flips.lost, flips.gained, flips.n, "simulated")
+        theirs = baseline.first(len(self))
+        sign = 1 if metric.info.higher_is_better else -1
+        at = metric.value(theirs._means(0)) - metric.value(self._means(0))
+        spread = metric.value(theirs._resampled) - metric.value(self._resampled)
+        return statistics.resampled(sign * at, sign * spread, metric.info.unit, "simulated")
+
+    def _value(self, index: int) -> Estimate:
+        metric, found = self.metrics[index], self.statistics[index]
+        if metric.whole:
+            in_order = torch.empty_like(found)
+            in_order[self.order] = found
+            found = metric.resolved(in_order)
+        if metric.info.counted:
+            return statistics.proportion(int(found.sum()), len(found), "simulated")
+        resampled = self._resampled if index == 0 else self.resampling.means(found)
+        return statistics.resampled(
+            metric.value(found.double().mean(0)), metric.value(resampled), metric.info.unit, "simulated"
+        )
+
+    def _means(self, index: int) -> Tensor:
+        return self.statistics[index].double().mean(0)
+
+    @cached_property
+    def _resampled(self) -> Tensor:
+        return self.resampling.means(self.statistics[0])
 
 
 class Evaluation:
     """The examples of a task in a fixed random order, so that the first thousand speak for all."""
 
-    def __init__(self, task: Task, seed: int = 0) -> None:
+    def __init__(self, task: Task, batch: int, seed: int = 0) -> None:
+        """
+        Args:
+            task: What is evaluated.
+            batch: Examples that run at once.
+            seed: Of the order.
+        """
         order = torch.randperm(len(task), generator=torch.Generator().manual_seed(seed))
         self.task = task
-        self.order = order
-        self._parts = order.split(BATCH)
-        self._targets = None if task.targets is None else task.targets[order].split(BATCH)
-        self._finished: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._parts = task.inputs.batches(order, batch)
+        self.order = torch.cat(self._parts)
+        self._finished: OrderedDict[Hashable, Outcomes] = OrderedDict()
+        self._wanted = Remembered(REMEMBER_BYTES)
+        """The reference's own outputs, where they are what is right."""
         self._lock = threading.Lock()
+
+    @cached_property
+    def _resampling(self) -> Resampling:
+        return Resampling(len(self.task))
 
     def stream(
         self,
@@ -74,29 +137,34 @@ class Evaluation:
 
         Raises:
             Cancelled: `cancel` was set.
-            TaskError: The network's output is not one row of scores per example, or is NaN.
+            TaskError: The network's output does not fit the task, or is NaN.
         """
         key = (network.key, tuple(asked.items()))
         with self._lock:
             finished = self._finished.get(key)
         if finished is not None:
-            yield Outcomes(finished)
+            yield finished
             return
-        right = torch.zeros(len(self.task), dtype=torch.bool)
-        stop = 0
+        metrics: Sequence[Metric] = ()
+        collected: list[list[Tensor]] = []
         for index, part in enumerate(self._parts):
-            batch = self._batch(part)
             if cancel is not None and cancel.is_set():
                 raise Cancelled
-            start, stop = stop, stop + len(batch)
+            batch = self.task.inputs[part].channels_last()
             outputs = self._outputs(network, asked, batch, index)
-            right[start:stop] = self.task.right(outputs, self._wanted(reference, batch, index))
-            if stop == len(right):
+            wanted = self._targets(reference, batch, index, part)
+            if not collected:
+                metrics = self.task.metrics_for(outputs)
+                collected = [[] for _ in metrics]
+            for metric, rows in zip(metrics, collected, strict=True):
+                rows.append(metric.statistics(outputs, wanted))
+            outcomes = Outcomes(tuple(metrics), tuple(map(torch.cat, collected)), self._resampling, self.order)
+            if index + 1 == len(self._parts):
                 with self._lock:
-                    self._finished[key] = right
+                    self._finished[key] = outcomes
                     while len(self._finished) > REMEMBERED_OUTCOMES:
                         self._finished.popitem(last=False)
-            yield Outcomes(right[:stop])
+            yield outcomes
 
     def all(
         self,
@@ -104,31 +172,29 @@ class Evaluation:
         asked: Mapping[str, LayerSpec],
         reference: Network,
         cancel: threading.Event | None = None,
-    ) -> Tensor:
-        """Which examples were right, shape (n,)."""
+    ) -> Outcomes:
+        """Outcomes of every example."""
         *_, last = self.stream(network, asked, reference, cancel)
-        return last.right
+        return last
 
-    def _batch(self, part: Tensor) -> Tensor:
-        """Gathered when needed: a copy of all inputs in this order would take as much memory again."""
-        batch = self.task.inputs[part]
-        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
-
-    def _outputs(self, network: Network, asked: Mapping[str, LayerSpec], batch: Tensor, index: int) -> Tensor:
-        outputs = network.simulation.run(batch, asked, index)
-        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(batch):
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    @torch.inference_mode()
+    def _outputs(self, network: Network, asked: Mapping[str, LayerSpec], batch: Inputs, index: int) -> Tensor:
+        outputs = selected(network.simulation.run(batch, asked, index), self.task.output)
+        if outputs.dim() == 0 or len(outputs) != len(batch):
             raise TaskError(
-                f"The model returned {shape} for {len(batch)} examples; "
-                f"classification needs one row of scores each, shape ({len(batch)}, classes)."
+                f"The model returned shape {tuple(outputs.shape)} for {len(batch)} examples; "
+                "the first dimension must be one entry per example."
             )
-        if index == 0 and torch.isnan(outputs).any():
-            raise TaskError("The model's output holds NaN; look at its inputs and weights before comparing anything.")
+        if index == 0 and outputs.is_floating_point() and torch.isnan(outputs).any():
+            quantized = any(any(spec) for spec in asked.values())
+            raise TaskError(
+                "The quantized model's output holds NaN; give more bits to the layers that overflow."
+                if quantized
+                else "The model's output holds NaN in fp32; look at its inputs and weights before comparing anything."
+            )
         return outputs
 
-    def _wanted(self, reference: Network, batch: Tensor, index: int) -> Tensor:
-        if self._targets is not None:
-            return self._targets[index]
-        with torch.inference_mode(), running():
-            wanted: Tensor = reference.module(batch).argmax(1)
-        return wanted
+    def _targets(self, reference: Network, batch: Inputs, index: int, part: Tensor) -> Tensor:
+        if self.task.targets is not None:
+            return self.task.targets[part]
+        return self._wanted.made((reference.key, index), lambda: reference.call(batch))

@@ -81,6 +81,9 @@ class QuantizedLayer:
     bias: Tensor | None = None
     """Whole numbers (int32) at `bias_scale`, where weights and activations both lie on grids: integer
     kernels add the bias to whole-number products, so it has their scale."""
+    weight_name: str = ""
+    """In the model's state."""
+    bias_name: str = ""
 
     @property
     def bias_scale(self) -> Tensor:
@@ -94,13 +97,23 @@ class QuantizedLayer:
         return self.weight_grid.scale * self.activation_grid.scale
 
     def parameters(self) -> dict[str, Tensor]:
-        """The float32 ``weight`` and ``bias`` that take the place of the module's own, those that changed."""
+        """The float32 values that take the place of the model's own, by their names in its state."""
         made = {}
         if self.weight is not None and self.weight_grid is not None:
-            made["weight"] = self.weight_grid.dequantize(self.weight)
+            made[self.weight_name] = self.weight_grid.dequantize(self.weight)
         if self.bias is not None:
-            made["bias"] = self.bias.to(torch.float32) * _per_output(self.bias_scale, self.bias)
+            made[self.bias_name] = self.bias_values()
         return made
+
+    def bias_values(self) -> Tensor:
+        """The float32 values of the whole-number bias.
+
+        Raises:
+            ValueError: The layer has none.
+        """
+        if self.bias is None:
+            raise ValueError(f"{self.name} has no whole-number bias")
+        return self.bias.to(torch.float32) * _per_output(self.bias_scale, self.bias)
 
 
 def whole_bias(bias: Tensor, weight_grid: Grid, activation_grid: Grid) -> Tensor:

@@ -2,45 +2,77 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.delivery.artifact import PackedLayer, assemble, layer_bytes, pack_layer
+from workbench.form import Form
 from workbench.grid import QuantizedLayer
-from workbench.quantization.calibration import observe
-from workbench.quantization.quantizer import QUANTIZABLE, LayerSpec, Quantizer, specs
+from workbench.inputs import Inputs
+from workbench.outputs import Output, selected
+from workbench.quantization.calibration import Observation, observe
+from workbench.quantization.finding import find_layers
+from workbench.quantization.preparation import prepared
+from workbench.quantization.quantizer import LayerSpec, Quantizer, specs
 from workbench.quantization.simulation import Simulation
+from workbench.randomness import seeded
 from workbench.recipe import Quantization
 from workbench.report import LayerRow
-from workbench.runtimes.graph import ExportedGraph
+from workbench.runtimes.graph import NAMING, ExportedGraph
+from workbench.tracing import running
+
+BATCH = 100  # activations of the widest layer stay in the cache; larger batches are slower
+BATCH_OPERATIONS = 5e9
+"""Floating point operations in a batch at most, so that a first estimate and a cancel come soon."""
+CALIBRATION_OPERATIONS = 40e9
+"""Of each of the two passes over the calibration data at most."""
+LEAST_CALIBRATION = 8
+"""But as many examples are always seen."""
 
 
 class Network:
     """A private copy of a model, calibrated on first use; the model that was given is left as it was."""
 
-    def __init__(self, model: nn.Module, calibration: Tensor, batches: int, folder: Path) -> None:
+    graph_only = False
+    """Whether there is a graph for a runtime and no torch module."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers has to know of how it runs."""
+
+    def __init__(
+        self, model: nn.Module, calibration: Inputs, examples: int, folder: Path, output: Output = None
+    ) -> None:
         """
         Args:
-            model: Any module whose forward takes one tensor.
+            model: Any module.
             calibration: Inputs that set activation ranges.
-            batches: How many batches a whole evaluation has.
+            examples: How many a whole evaluation has.
             folder: Where the exported graph is kept for the next process.
+            output: Which part of what the model returns is measured.
+
+        Raises:
+            WorkbenchError: The model cannot be copied, or does not run on the inputs.
         """
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
-        if calibration.dim() == 4:
+        self.example = calibration.cycled(2).channels_last()
+        made = prepared(model, self.example, output)
+        self.original = made.original
+        self.module = made.module
+        if any(tensor.dim() == 4 for tensor in self.example.tensors):
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.layers = {name: m for name, m in self.module.named_modules() if isinstance(m, QUANTIZABLE)}
+        self.layers, self.left_alone = find_layers(self.module, self.example)
+        self.output = output
+        self._form = made.form
         self._calibration = calibration
-        self._batches = batches
+        self._examples = examples
         self._folder = folder
-        self._packed: dict[QuantizedLayer, PackedLayer] = {}
+        self._packed: dict[tuple[str, LayerSpec], PackedLayer] = {}
         self._export = threading.Lock()
 
     @cached_property
@@ -49,28 +81,66 @@ class Network:
         digest = hashlib.sha256(repr(self.module).encode())
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property
     def parameters(self) -> int:
-        """Weights and biases, shared ones once."""
-        return sum(p.numel() for p in self.module.parameters())
+        """Weights and biases of the original, shared ones once."""
+        return sum(p.numel() for p in self.original.parameters())
+
+    @cached_property
+    def operations(self) -> float:
+        """Floating point operations of the products for one example."""
+        with torch.no_grad(), running(), seeded(), FlopCounterMode(display=False) as counter:
+            self.example.call(self.module)
+        return counter.get_total_flops() / len(self.example)
+
+    @cached_property
+    def batch(self) -> int:
+        """How many examples are evaluated at once."""
+        return int(min(BATCH, max(1, BATCH_OPERATIONS // max(self.operations, 1))))
+
+    @cached_property
+    def form(self) -> Form:
+        """How the network's state differs from that of the model it was made from."""
+        seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+        tied = {}
+        for name, tensor in self.module.state_dict().items():
+            first = (
+                seen.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name) if tensor.numel() else name
+            )
+            if first != name:
+                tied[name] = first
+        return replace(self._form, tied=tied)
 
     @cached_property
     def state(self) -> dict[str, Tensor]:
-        """The fp32 state."""
-        return {name: value.contiguous() for name, value in self.module.state_dict().items()}
+        """The fp32 state, tied tensors once."""
+        state = self.module.state_dict()
+        return {name: tensor.contiguous() for name, tensor in state.items() if name not in self.form.tied}
 
     @cached_property
     def quantizer(self) -> Quantizer:
-        """Calibrated at first use."""
-        return Quantizer(self.layers, observe(self.module, self.layers, self._calibration))
+        """Calibrated when a first activation is put on a grid."""
+
+        def observations() -> dict[str, Observation]:
+            most = max(LEAST_CALIBRATION, int(CALIBRATION_OPERATIONS // max(self.operations, 1)))
+            return observe(self.module, self.layers, self._calibration[:most], self.batch)
+
+        return Quantizer(self.layers, observations)
 
     @cached_property
     def simulation(self) -> Simulation:
         """Runs the network with quantized layers."""
-        return Simulation(self.module, self.layers, self.quantizer, self._batches)
+        batches = -(-self._examples // self.batch)
+        return Simulation(self.module, self.layers, self.quantizer, self.example, batches)
+
+    @torch.inference_mode()
+    def call(self, inputs: Inputs) -> Tensor:
+        """What the fp32 network gives for a batch."""
+        with running(), seeded():
+            return selected(inputs.call(self.module), self.output)
 
     @property
     def graph(self) -> ExportedGraph:
@@ -80,8 +150,11 @@ class Network:
 
     @cached_property
     def _graph(self) -> ExportedGraph:
-        name = f"{self.key[:32]}-torch{torch.__version__}.onnx"
-        return ExportedGraph.cached(self._folder / name, self.module, self._calibration[:2])
+        name = f"{self.key[:32]}-{NAMING}-torch{torch.__version__}.onnx"
+        ragged = not self._calibration.uniform
+        return ExportedGraph.cached(
+            self._folder / name, self.module, self.layers, self.example, self.output, ragged=ragged
+        )
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:
         """The layers that a recipe quantizes at all."""
@@ -89,21 +162,22 @@ class Network:
 
     def artifact(self, quantization: Quantization, recipe_json: str) -> bytes:
         """The file that is shipped."""
-        layers = self.quantized(specs(quantization, self.layers))
-        return assemble(self.state, {name: self._pack(layer) for name, layer in layers.items()}, recipe_json)
+        asked = specs(quantization, self.layers)
+        packed = {name: self._pack(name, spec) for name, spec in asked.items() if any(spec)}
+        return assemble(self.state, packed, recipe_json, self.form)
 
     def rows(self, quantization: Quantization) -> tuple[LayerRow, ...]:
         """One row per quantizable layer."""
         asked = specs(quantization, self.layers)
         rows = []
-        for name, module in self.layers.items():
+        for name, layer in self.layers.items():
             weight, activation = asked[name]
             rows.append(
                 LayerRow(
                     name=name,
-                    kind=type(module).__name__,
-                    shape=tuple(module.weight.shape),
-                    parameters=sum(p.numel() for p in module.parameters()),
+                    kind=layer.kind,
+                    shape=layer.shape,
+                    parameters=layer.parameters,
                     weight_bits=weight.bits if weight else None,
                     activation_bits=activation.bits if activation else None,
                     bytes=self._bytes(name, asked[name]),
@@ -112,11 +186,12 @@ class Network:
             )
         return tuple(rows)
 
-    def _pack(self, layer: QuantizedLayer) -> PackedLayer:
-        if layer not in self._packed:
-            self._packed[layer] = pack_layer(layer)
-        return self._packed[layer]
+    def _pack(self, name: str, spec: LayerSpec) -> PackedLayer:
+        if (name, spec) not in self._packed:
+            self._packed[name, spec] = pack_layer(self.quantizer.layer(name, spec))
+        return self._packed[name, spec]
 
     def _bytes(self, name: str, spec: LayerSpec) -> int:
-        own = {key: value for key, value in self.state.items() if key.rpartition(".")[0] == name}
-        return layer_bytes(own, self._pack(self.quantizer.layer(name, spec)) if any(spec) else None)
+        layer = self.layers[name]
+        own = {key: self.state[key] for key in (layer.weight_name, layer.bias_name) if key in self.state}
+        return layer_bytes(own, self._pack(name, spec) if any(spec) else None)

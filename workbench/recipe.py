@@ -12,6 +12,7 @@ import json
 import operator
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer
@@ -160,14 +161,25 @@ class Quantization(Value):
     layers: Annotated[dict[str, LayerOverride], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
     """Overrides by module name or wildcard (``conv*``). An exact name wins; then the longest wildcard."""
 
-    def bits_for(self, layer: str) -> tuple[int | None, int | None]:
-        """Weight and activation bits of a layer, its overrides applied."""
-        matching = [pattern for pattern in self.layers if self.matches(pattern, layer)]
+    def bits_for(self, layer: str, *, common: bool = True) -> tuple[int | None, int | None]:
+        """Weight and activation bits of a layer, its overrides applied.
+
+        Args:
+            layer: Its name.
+            common: Whether the bits of all layers count for it, or only what names it.
+        """
+        wild = [pattern for pattern in self._wildcards if self.matches(pattern, layer)]
+        matching = [*wild, layer] if layer in self.layers and layer not in wild else wild
         matching.sort(key=lambda pattern: (pattern == layer, len(pattern), pattern))
-        bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits}
+        bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits} if common else {}
         for pattern in matching:  # the most specific comes last and wins
             bits |= {name: getattr(self.layers[pattern], name) for name in self.layers[pattern].model_fields_set}
-        return bits["weight_bits"], bits["activation_bits"]
+        return bits.get("weight_bits"), bits.get("activation_bits")
+
+    @cached_property
+    def _wildcards(self) -> tuple[str, ...]:
+        """Looked for apart: with hundreds of layers set by name, each name need not be tried on each."""
+        return tuple(pattern for pattern in self.layers if any(sign in pattern for sign in "*?["))
 
     @staticmethod
     def matches(pattern: str, layer: str) -> bool:
@@ -272,7 +284,14 @@ class Recipe(Value):
             if q.method != "nearest":
                 text = f"{text} {q.method}"
             changed = [f"{name} {_short(override)}" for name, override in q.layers.items()]
-            parts.append(", ".join([text, *changed[:2], *([f"+{len(changed) - 2}"] if len(changed) > 2 else [])]))
+            same = {_short(override) for override in q.layers.values()}
+            if len(changed) > 2:  # a group that was set in one go is one thing to the eye
+                changed = (
+                    [f"{len(changed)} layers {same.pop()}"]
+                    if len(same) == 1
+                    else [*changed[:2], f"+{len(changed) - 2}"]
+                )
+            parts.append(", ".join([text, *changed]))
         return " + ".join(parts) or "fp32"
 
     def code(self) -> str:

@@ -7,9 +7,15 @@ runs modules says `running()`, any number at a time, and whoever traces says `tr
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+TALKATIVE = ("torch.onnx", "torch._dynamo", "torch.export", "torch.fx", "torch._export")
 
 _change = threading.Condition()
 _running = 0
@@ -60,3 +66,19 @@ def tracing() -> Iterator[None]:
             with _change:
                 _tracing = 0
                 _change.notify_all()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch from printing what its errors say as well: an export that fails is an answer here, not an accident."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from workbench.distillation import losses
@@ -20,7 +19,6 @@ from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.network import Network
 from workbench.recipe import Distillation
 from workbench.task import Task
-from workbench.tracing import running
 
 VALIDATION_EXAMPLES = 2000
 """The last of the training part; curves and the choice of the best weights rest on them, never on test examples."""
@@ -43,21 +41,17 @@ class TrainedStudent:
 class TrainedStudents:
     """All students of one model on one task."""
 
-    def __init__(
-        self, network: Network, task: Task, folder: Path, batches: int, teachers: Mapping[str, Teacher]
-    ) -> None:
+    def __init__(self, network: Network, task: Task, folder: Path, teachers: Mapping[str, Teacher]) -> None:
         """
         Args:
             network: The model that students take their form from.
             task: With training data, or no student can be made.
             folder: Of the store; trained students and their graphs are kept in it.
-            batches: How many batches a whole evaluation has.
             teachers: Who can teach, by name, beside the model itself (``self``).
         """
         self._base = network
         self._task = task
         self._folder = folder
-        self._batches = batches
         self._teachers = dict(teachers)
         self._networks: dict[str, Network] = {"self": network}
         self._logits: dict[tuple[str, int], TeacherLogits] = {}
@@ -67,7 +61,7 @@ class TrainedStudents:
     @property
     def available(self) -> int:
         """Training examples beside those for validation; 0 where no student can be trained."""
-        if self._task.training is None or self._task.targets is None:
+        if self._task.training is None or self._task.targets is None or len(self._task.inputs.columns) > 1:
             return 0
         return max(0, self._task.training.size - VALIDATION_EXAMPLES)
 
@@ -133,7 +127,7 @@ class TrainedStudents:
             inputs, labels = self._task.training.tensors  # type: ignore[union-attr]
             rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
             training = distil(
-                self._base.module,
+                self._base.original,
                 inputs[:2],
                 settings,
                 inputs[: settings.images],
@@ -164,20 +158,18 @@ class TrainedStudents:
         key = (settings.teacher, settings.images)
         if key not in self._logits:
             inputs = self._task.training.tensors[0][: settings.images]  # type: ignore[union-attr]
-            self._logits[key] = teacher_logits(self._teacher(settings.teacher).module, inputs, cancel=cancel)
+            self._logits[key] = teacher_logits(self._teacher(settings.teacher).original, inputs, cancel=cancel)
         return self._logits[key]
 
     def _teacher(self, name: str) -> Network:
         if name not in self._networks:
             made = self._teachers[name]
             module = made if isinstance(made, nn.Module) else made()
-            network = Network(module, self._task.calibration, self._batches, self._folder / "graphs")
-            with torch.inference_mode(), running():
-                try:
-                    theirs = tuple(network.module(self._task.calibration[:2]).shape)
-                except RuntimeError as error:
-                    raise WorkbenchError(f"The teacher {name!r} does not take this task's inputs: {error}") from error
-                ours = tuple(self._base.module(self._task.calibration[:2]).shape)
+            try:
+                network = self._network(module)
+            except WorkbenchError as error:
+                raise WorkbenchError(f"The teacher {name!r} cannot teach here. {error}") from error
+            theirs, ours = (tuple(each.call(self._base.example).shape) for each in (network, self._base))
             if theirs != ours:
                 raise WorkbenchError(
                     f"The teacher {name!r} returns {theirs[1:]} per example and the model {ours[1:]}; "
@@ -204,10 +196,14 @@ class TrainedStudents:
     def _assembled(self, settings: Distillation, trained: Trained) -> TrainedStudent:
         networks = {"teacher": self._teacher(settings.teacher)}
         for name, state in (("student", trained.student_state), ("control", trained.control_state)):
-            module = scale_width(self._base.module, self._task.calibration[:2], settings.width, settings.seed)
+            module = scale_width(self._base.original, self._base.example.tensors[0], settings.width, settings.seed)
             module.load_state_dict(state)
-            networks[name] = Network(module, self._task.calibration, self._batches, self._folder / "graphs")
+            networks[name] = self._network(module)
         return TrainedStudent(networks, trained.steps, trained.seconds)
+
+    def _network(self, module: nn.Module) -> Network:
+        task = self._task
+        return Network(module, task.calibration, len(task), self._folder / "graphs", task.output)
 
 
 def _at_the_start() -> Progress:

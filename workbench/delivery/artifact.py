@@ -5,7 +5,8 @@ grid's lowest, n bits each, least significant bit first, the last byte filled wi
 ``fc1.weight.scale`` float32 and, where one is not zero, ``fc1.weight.zero_point`` beside it;
 ``fc1.bias`` int32 where both grids are there. ``activations`` holds scale and zero point of every
 activation grid, one row each. All other tensors are stored as they are. The JSON in the header
-has what is needed to read them, and the recipe.
+has what is needed to read them, the recipe, and how to undo what was rewritten before quantizing
+(BatchNorm folded, joint projections split, tied tensors stored once).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
+from workbench.form import Form
 from workbench.grid import Grid, QuantizedLayer
 
-FORMAT = "acceleration-workbench/1"
+FORMAT = "acceleration-workbench/2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,39 +84,45 @@ def pack_layer(layer: QuantizedLayer) -> PackedLayer:
     about: dict[str, Any] = {}
     if layer.weight is not None and layer.weight_grid is not None:
         grid = layer.weight_grid
-        name = f"{layer.name}.weight"
+        name = layer.weight_name
         tensors[name] = pack_bits(layer.weight, grid.bits, grid.quant_min)
         tensors[f"{name}.scale"] = grid.scale.reshape(-1)
         if bool(grid.zero_point.any()):
             tensors[f"{name}.zero_point"] = grid.zero_point.reshape(-1).to(grid.dtype)
         about["weight"] = [grid.bits, grid.quant_min, grid.quant_max, grid.axis, list(layer.weight.shape)]
     if layer.bias is not None:
-        tensors[f"{layer.name}.bias"] = layer.bias
+        tensors[layer.bias_name] = layer.bias
+    names = (layer.weight_name, layer.bias_name if layer.bias is not None else "")
+    if names[0] and names != _usual(layer.name, layer.bias is not None):
+        about["names"] = names
     if (grid_ := layer.activation_grid) is not None:
         about["input"] = [grid_.bits, grid_.quant_min, grid_.quant_max]
     return PackedLayer(layer, tensors, about)
 
 
-def assemble(state: Mapping[str, Tensor], packed: Mapping[str, PackedLayer], recipe: str) -> bytes:
+def assemble(
+    state: Mapping[str, Tensor], packed: Mapping[str, PackedLayer], recipe: str, form: Form | None = None
+) -> bytes:
     """The file.
 
     Args:
         state: Every tensor of the fp32 model.
         packed: Packed layers by name; they take the place of their tensors in `state`.
         recipe: JSON text.
+        form: How `state` differs from that of the model, if it does.
     """
     tensors = dict(state)
     activations = []
-    for name, layer in packed.items():
+    for layer in packed.values():
         tensors |= layer.tensors
         if (grid := layer.layer.activation_grid) is not None:
             activations.append([float(grid.scale), float(grid.zero_point)])
-        if not layer.about:
-            raise WorkbenchError(f"Layer {name!r} has nothing to pack.")
     if activations:
         tensors["activations"] = torch.tensor(activations, dtype=torch.float32)
     about = {name: layer.about for name, layer in packed.items()}
     header = {"format": FORMAT, "recipe": recipe, "layers": json.dumps(about, separators=(",", ":"))}
+    if form is not None and any(asdict(form).values()):
+        header["form"] = json.dumps(asdict(form), separators=(",", ":"))
     return safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()}, header)
 
 
@@ -144,14 +152,21 @@ def read(data: bytes) -> Artifact:
         tensors = safetensors.torch.load(data)
         rows = iter(tensors.pop("activations", torch.zeros(0, 2)))
         layers = {name: _layer(name, parts, tensors, rows) for name, parts in about.items()}
-        state = {name: t for name, t in tensors.items() if not name.endswith((".weight.scale", ".weight.zero_point"))}
-        for name, layer in layers.items():
-            state |= {f"{name}.{part}": value for part, value in layer.parameters().items()}
-        return Artifact(state, layers, header["recipe"])
+        beside = {f"{layer.weight_name}.{part}" for layer in layers.values() for part in ("scale", "zero_point")}
+        state = {name: tensor for name, tensor in tensors.items() if name not in beside}
+        for layer in layers.values():
+            state |= layer.parameters()
+        form = Form(**json.loads(header.get("form", "{}")))
+        return Artifact(form.restored(state), layers, header["recipe"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise _refused(error) from error
     except (SafetensorError, RuntimeError, OverflowError, RecursionError, MemoryError) as error:
         raise _refused(error) from error
+
+
+def _usual(layer: str, bias: bool) -> tuple[str, str]:
+    """Names of most layers' weight and whole-number bias."""
+    return f"{layer}.weight", f"{layer}.bias" if bias else ""
 
 
 def _refused(error: BaseException) -> WorkbenchError:
@@ -160,17 +175,19 @@ def _refused(error: BaseException) -> WorkbenchError:
 
 def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: Any) -> QuantizedLayer:
     weight = weight_grid = activation_grid = None
+    usual = _usual(name, f"{name}.bias" in tensors and {"weight", "input"} <= about.keys())
+    weight_name, bias_name = map(str, about.get("names", usual))
     if "weight" in about:
         bits, low, high, axis, shape = about["weight"]
-        packed, scale = tensors[f"{name}.weight"], tensors[f"{name}.weight.scale"]
-        zero = tensors.get(f"{name}.weight.zero_point", torch.zeros(len(scale), dtype=torch.int32)).to(torch.int32)
+        packed, scale = tensors[weight_name], tensors[f"{weight_name}.scale"]
+        zero = tensors.get(f"{weight_name}.zero_point", torch.zeros(len(scale), dtype=torch.int32)).to(torch.int32)
         _check_range(bits, low, high)
         if not all(isinstance(n, int) and n > 0 for n in shape) or -(-math.prod(shape) * bits // 8) != len(packed):
-            raise ValueError(f"{name}.weight has {len(packed)} bytes, which is not {bits} bits for {shape}")
+            raise ValueError(f"{weight_name} has {len(packed)} bytes, which is not {bits} bits for {shape}")
         if axis is None:
             scale, zero = scale.reshape(()), zero.reshape(())
         elif len(scale) != shape[axis] or len(zero) != len(scale):
-            raise ValueError(f"{name}.weight has {len(scale)} scales for {shape[axis]} channels")
+            raise ValueError(f"{weight_name} has {len(scale)} scales for {shape[axis]} channels")
         weight_grid = Grid(scale.float(), zero, low, high, bits, axis)
         weight = unpack_bits(packed, bits, low, tuple(shape), weight_grid.dtype)
     if "input" in about:
@@ -178,8 +195,8 @@ def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: A
         _check_range(bits, low, high)
         scale, zero = next(rows)
         activation_grid = Grid(scale.clone(), zero.to(torch.int32), low, high, bits)
-    both = weight_grid is not None and activation_grid is not None
-    return QuantizedLayer(name, weight, weight_grid, activation_grid, tensors.get(f"{name}.bias") if both else None)
+    bias = tensors[bias_name] if bias_name and weight_grid is not None and activation_grid is not None else None
+    return QuantizedLayer(name, weight, weight_grid, activation_grid, bias, weight_name, bias_name)
 
 
 def _check_range(bits: int, low: int, high: int) -> None:

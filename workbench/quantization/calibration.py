@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from workbench.errors import Cancelled
+from workbench.inputs import Inputs
+from workbench.layers import Layer
+from workbench.quantization.finding import ProductMode, storage
+from workbench.randomness import seeded
 from workbench.tracing import running
 
 BINS = 2048  # eight per step at 8 bits: the bins' width adds about 1.5 % to a squared error there
-BATCH = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,45 +32,129 @@ class Observation:
     """Shape (BINS,), float32."""
 
 
+class Histograms:
+    """Histograms of values that are seen twice: first for their ranges, then to be counted."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self._low: dict[str, Tensor] = {}
+        self._high: dict[str, Tensor] = {}
+        self._counts = {name: torch.zeros(BINS) for name in self.names}
+
+    def widen(self, name: str, x: Tensor) -> None:
+        """First pass: make a layer's range hold these values."""
+        least, most = torch.aminmax(x)
+        self._low[name] = torch.minimum(self._low.get(name, least), least)
+        self._high[name] = torch.maximum(self._high.get(name, most), most)
+
+    def count(self, name: str, x: Tensor) -> None:
+        """Second pass: count these values."""
+        low, high = self._low[name], self._high[name]
+        if high > low:
+            self._counts[name] += torch.histc(x, BINS, min=float(low), max=float(high))
+        else:
+            self._counts[name][0] += x.numel()
+
+    def made(self) -> dict[str, Observation]:
+        """The histograms of what was seen."""
+        return {
+            name: Observation(_centres(low, self._high[name]), self._counts[name]) for name, low in self._low.items()
+        }
+
+
 @torch.inference_mode()
-def observe(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensor) -> dict[str, Observation]:
+def observe(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    inputs: Inputs,
+    batch: int = 128,
+    cancel: threading.Event | None = None,
+) -> dict[str, Observation]:
     """Run the fp32 model on calibration inputs and look at what reaches its layers.
 
     Two passes, so that no more than a batch of activations is held: ranges first, then counts.
 
     Args:
         model: In evaluation mode; left without hooks.
-        layers: The modules to watch, by name.
-        inputs: Shape (m, ...).
+        layers: The layers to watch, by name.
+        inputs: The calibration examples.
+        batch: How many run at once.
+        cancel: Checked before every batch.
+
+    Returns:
+        Observations by name, of the layers that something reached.
+
+    Raises:
+        Cancelled: `cancel` was set.
     """
-    low: dict[str, Tensor] = {}
-    high: dict[str, Tensor] = {}
-    counts = {name: torch.zeros(BINS) for name in layers}
+    histograms = Histograms(name for name, layer in layers.items() if not layer.activations)
+    for look in (histograms.widen, histograms.count):
+        with watching(model, layers, look):
+            for part in inputs.batches(torch.arange(len(inputs)), batch):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
+                examples = inputs[part].channels_last()
+                with running(), seeded():
+                    examples.call(model)
+    return histograms.made()
 
-    def widen(name: str, x: Tensor) -> None:
-        least, most = torch.aminmax(x)
-        low[name] = torch.minimum(low.get(name, least), least)
-        high[name] = torch.maximum(high.get(name, most), most)
 
-    def count(name: str, x: Tensor) -> None:
-        if high[name] > low[name]:
-            counts[name] += torch.histc(x, BINS, min=float(low[name]), max=float(high[name]))
+@contextmanager
+def watching(model: nn.Module, layers: Mapping[str, Layer], look: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Calls `look` with every layer's name and input while the model runs in this thread."""
+    watched = [layer for layer in layers.values() if not layer.activations]
+    thread = threading.get_ident()
+
+    def looked(name: str, x: Tensor) -> None:
+        finite = torch.isfinite(x)
+        if not finite.all():
+            x = x[finite]  # no grid reaches what a mask left
+        if x.numel():
+            look(name, x.float())
+
+    def hook(name: str) -> Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], None]:
+        def heard(_: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+            if threading.get_ident() == thread:
+                x = first_tensor(args, kwargs)
+                if x is not None:
+                    looked(name, x)
+
+        return heard
+
+    hooks = [
+        model.get_submodule(site).register_forward_pre_hook(hook(layer.name), with_kwargs=True)
+        for layer in watched
+        for site in layer.sites
+    ]
+    functions = {
+        storage(layer.weight): layer.name for layer in watched if layer.functional and layer.weight is not None
+    }
+
+    def hear(_: Any, weight: Tensor, other: Tensor, __: Any) -> Tensor:
+        name = functions.get(storage(weight))
+        if name is not None:
+            looked(name, other)
+        return other
+
+    try:
+        if functions:
+            with ProductMode(hear):
+                yield
         else:
-            counts[name][0] += x.numel()
+            yield
+    finally:
+        for each in hooks:
+            each.remove()
 
-    for look in (widen, count):
-        hooks = [
-            module.register_forward_pre_hook(lambda _, args, name=name, look=look: look(name, args[0].float()))
-            for name, module in layers.items()
-        ]
-        try:
-            for batch in inputs.split(BATCH):
-                with running():
-                    model(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return {name: Observation(_centres(low[name], high[name]), counts[name]) for name in low}
+
+def first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """What a layer multiplies its weights by: its first argument that holds floating point numbers."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, PackedSequence):
+            return value.data
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value
+    return None
 
 
 def _centres(low: Tensor, high: Tensor) -> Tensor:

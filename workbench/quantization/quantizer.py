@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.grid import Grid, QuantizedLayer, whole_bias
+from workbench.layers import Layer
 from workbench.quantization.calibration import Observation
 from workbench.quantization.ranges import grid_over, naive_grid, spanned
 from workbench.recipe import Quantization
+from workbench.remembered import Remembered
 
-QUANTIZABLE = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
+FLOAT_BYTES = 192 * 2**20
+"""Memory for rounded weights in float32. A larger model has them made again when they are needed."""
+TINY = 1e-30
+WHOLE_BYTES = 256 * 2**20
+"""Memory for whole-number weights of several recipes."""
 
 
 class WeightSpec(NamedTuple):
@@ -51,13 +50,16 @@ class LayerSpec(NamedTuple):
     activation: ActivationSpec | None
 
 
-def specs(quantization: Quantization, layers: Mapping[str, nn.Module]) -> dict[str, LayerSpec]:
-    """What a recipe asks of each layer."""
+def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, LayerSpec]:
+    """What a recipe asks of each layer that can follow it."""
     q, asked = quantization, {}
-    for name in layers:
-        weight_bits, activation_bits = q.bits_for(name)
+    for name, layer in layers.items():
+        weight_bits, activation_bits = q.bits_for(name, common=not layer.by_name_only)
+        weight_bits = None if layer.weights else weight_bits
+        activation_bits = None if layer.activations else activation_bits
+        granularity = q.granularity if layer.axis is not None else "tensor"
         asked[name] = LayerSpec(
-            WeightSpec(name, weight_bits, q.method, q.scheme, q.granularity, q.range) if weight_bits else None,
+            WeightSpec(name, weight_bits, q.method, q.scheme, granularity, q.range) if weight_bits else None,
             ActivationSpec(name, activation_bits, q.method, q.range) if activation_bits else None,
         )
     return asked
@@ -66,73 +68,109 @@ def specs(quantization: Quantization, layers: Mapping[str, nn.Module]) -> dict[s
 class Quantizer:
     """Quantizes the layers of one model, and keeps what it made."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], observations: Mapping[str, Observation]) -> None:
+    def __init__(self, layers: Mapping[str, Layer], observations: Callable[[], Mapping[str, Observation]]) -> None:
+        """
+        Args:
+            layers: By name.
+            observations: Gives what arrives at each layer; asked when a first activation is put on a grid.
+        """
         self.layers = layers
-        self.observations = observations
-        self._weights: dict[WeightSpec, tuple[Tensor, Grid, Tensor]] = {}
-        self._grids: dict[ActivationSpec, Grid] = {}
-        self._made: dict[tuple[str, LayerSpec], QuantizedLayer] = {}
-        self._parameters: dict[tuple[str, LayerSpec], dict[str, Tensor]] = {}
+        self._observe = observations
+        self._whole = Remembered(WHOLE_BYTES)
+        self._floats = Remembered(FLOAT_BYTES)
+        self._weight_grids: dict[WeightSpec, Grid] = {}
+        self._activation_grids: dict[ActivationSpec, Grid | None] = {}
+        self._biases: dict[tuple[str, LayerSpec], Tensor] = {}
+        self._noise: dict[WeightSpec, float] = {}
+
+    @cached_property
+    def observations(self) -> Mapping[str, Observation]:
+        """What arrives at each layer."""
+        return self._observe()
 
     @torch.inference_mode()
     def layer(self, name: str, spec: LayerSpec) -> QuantizedLayer:
-        """The layer on its grids; the same object for the same spec."""
-        if (name, spec) not in self._made:
-            weight, grid, _ = self._weight(spec.weight) if spec.weight else (None, None, None)
-            activation = self._activation(spec.activation) if spec.activation else None
-            bias = self.layers[name].bias
-            whole = None
-            if isinstance(bias, Tensor) and grid is not None and activation is not None:
-                whole = whole_bias(bias.detach(), grid, activation)
-            self._made[name, spec] = QuantizedLayer(name, weight, grid, activation, whole)
-        return self._made[name, spec]
+        """The layer on its grids."""
+        layer = self.layers[name]
+        weight, grid = self._weight(spec.weight) if spec.weight else (None, None)
+        activation = self.activation_grid(spec.activation) if spec.activation else None
+        bias = self._bias(name, spec) if grid is not None and activation is not None else None
+        return QuantizedLayer(name, weight, grid, activation, bias, layer.weight_name, layer.bias_name)
 
     @torch.inference_mode()
     def parameters(self, name: str, spec: LayerSpec) -> dict[str, Tensor]:
-        """The float32 parameters that take the place of the module's own."""
-        if (name, spec) not in self._parameters:
-            made = self.layer(name, spec).parameters()
-            if spec.weight is not None:
-                made["weight"] = self.values(spec.weight)  # one copy for all activation bits
-            self._parameters[name, spec] = made
-        return self._parameters[name, spec]
+        """The float32 values that take the place of the model's own, by their names in its state."""
+        made, layer = {}, self.layers[name]
+        if spec.weight is not None:
+            made[layer.weight_name] = self.values(spec.weight)
+            if spec.activation is not None and (bias := self._bias(name, spec)) is not None:
+                on = QuantizedLayer(
+                    name, None, self._weight_grids[spec.weight], self.activation_grid(spec.activation), bias
+                )
+                made[layer.bias_name] = on.bias_values()
+        return made
 
+    @torch.inference_mode()
     def values(self, spec: WeightSpec) -> Tensor:
-        """The float32 values of the whole-number weights, in the layout of the module's weight."""
-        return self._weight(spec)[2]
+        """The float32 values of the whole-number weights, in the layout of the layer's weight."""
+
+        def make() -> Tensor:
+            q, grid = self._weight(spec)
+            return grid.dequantize(q)
+
+        return self._floats.made(spec, make)
 
     def sqnr(self, spec: WeightSpec) -> float:
         """Signal to quantization noise of the weights, in dB."""
-        weight = _weight_of(self.layers[spec.layer])
-        noise = (self.values(spec) - weight).square().sum()
-        return float(10 * torch.log10(weight.square().sum() / noise.clamp(min=1e-30)))
+        if spec not in self._noise:
+            weight = _weight_of(self.layers[spec.layer])
+            noise = (self.values(spec) - weight).square().sum()
+            signal = weight.square().sum()
+            self._noise[spec] = float(10 * torch.log10(signal.clamp(min=TINY) / noise.clamp(min=TINY)))
+        return self._noise[spec]
 
     @torch.inference_mode()
-    def _weight(self, spec: WeightSpec) -> tuple[Tensor, Grid, Tensor]:
-        if spec not in self._weights:
-            module = self.layers[spec.layer]
-            weight = _weight_of(module)
-            grid = _weight_grid(weight, spec, axis=1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0)
-            q = grid.quantize(weight)
-            self._weights[spec] = (q, grid, grid.dequantize(q))
-        return self._weights[spec]
-
-    @torch.inference_mode()
-    def _activation(self, spec: ActivationSpec) -> Grid:
-        if spec not in self._grids:
+    def activation_grid(self, spec: ActivationSpec) -> Grid | None:
+        """The grid of a layer's input; None where nothing arrived to set its range."""
+        if spec not in self._activation_grids:
             if spec.method == "naive":
-                self._grids[spec] = naive_grid(spec.bits)
+                self._activation_grids[spec] = naive_grid(spec.bits)
+            elif (seen := self.observations.get(spec.layer)) is None:
+                self._activation_grids[spec] = None
             else:
-                seen = self.observations[spec.layer]
                 low, high = spanned(seen.centres[None], seen.counts, spec.bits, "affine", spec.range)
-                self._grids[spec] = grid_over(low[0], high[0], spec.bits, "affine")
-        return self._grids[spec]
+                self._activation_grids[spec] = grid_over(low[0], high[0], spec.bits, "affine")
+        return self._activation_grids[spec]
+
+    @torch.inference_mode()
+    def _weight(self, spec: WeightSpec) -> tuple[Tensor, Grid]:
+        def make() -> Tensor:
+            layer = self.layers[spec.layer]
+            weight = _weight_of(layer)
+            if spec not in self._weight_grids:
+                self._weight_grids[spec] = _weight_grid(weight, spec, axis=layer.axis or 0)
+            return self._weight_grids[spec].quantize(weight)
+
+        q = self._whole.made(spec, make)
+        return q, self._weight_grids[spec]
+
+    @torch.inference_mode()
+    def _bias(self, name: str, spec: LayerSpec) -> Tensor | None:
+        bias = self.layers[name].bias
+        if bias is None or spec.weight is None or spec.activation is None:
+            return None
+        if (name, spec) not in self._biases:
+            _, grid = self._weight(spec.weight)
+            activation = self.activation_grid(spec.activation)
+            if activation is None:
+                return None
+            self._biases[name, spec] = whole_bias(bias.detach(), grid, activation)
+        return self._biases[name, spec]
 
 
-def _weight_of(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)  # noqa: S101 - every quantizable kind has one
-    return weight.detach()
+def _weight_of(layer: Layer) -> Tensor:
+    assert layer.weight is not None  # noqa: S101 - a layer without weights says so, and no spec asks for them
+    return layer.weight.detach()
 
 
 def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int) -> Grid:

@@ -85,23 +85,41 @@ def _percentile(values: Tensor, counts: Tensor | None, scheme: str, low: Tensor,
 def _least_squares(
     values: Tensor, counts: Tensor | None, bits: int, scheme: str, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The share of the full range with the least squared rounding error, row by row, coarse to fine."""
-    rows, n = values.shape
-    at_once = max(1, AT_ONCE // values.numel())
+    """The share of the full range with the least squared rounding error, row by row, coarse to fine.
 
-    def errors(shares: Tensor) -> Tensor:
-        """Squared errors of shape (k, rows) for shares of that shape."""
-        found = []
-        for part in shares.split(at_once):
-            grid = grid_over((low * part).flatten(), (high * part).flatten(), bits, scheme, axis=0)
-            repeated = values.expand(len(part), rows, n).reshape(-1, n)
-            residual = grid.fake_quantize(repeated).sub_(repeated).square_()
-            total = residual.sum(1) if counts is None else residual @ counts
-            found.append(total.reshape(-1, rows))
-        return torch.cat(found)
-
-    best = torch.zeros(rows)
-    for candidates in (COARSE, FINE):
-        shares = (best + candidates[:, None]).clamp(0.02, 1.0)
-        best = shares.gather(0, errors(shares).argmin(0, keepdim=True))[0]
+    A share shrinks the steps and moves no zero point, so values are divided by the full range's step once, and
+    a share then costs one multiplication, a rounding and a clamp by numbers.
+    """
+    best = torch.cat(
+        [
+            _best_shares(rows, counts, grid_over(rows_low, rows_high, bits, scheme, axis=0))
+            for rows, rows_low, rows_high in zip(
+                *(tensor.split(max(1, AT_ONCE // values.shape[1])) for tensor in (values, low, high)), strict=True
+            )
+        ]
+    )
     return low * best, high * best
+
+
+def _best_shares(values: Tensor, counts: Tensor | None, full: Grid) -> Tensor:
+    """Shares of shape (rows,) for values of shape (rows, n) and the grid over their whole range."""
+    steps = values * full.scale[:, None].reciprocal()
+    # numbers where all rows have one zero point, which is faster
+    zero = full.zero_point[:, None].float() if full.quant_min == 0 else 0.0
+    least, most = full.quant_min - zero, full.quant_max - zero
+    parts = steps.split(AT_ONCE, 1)
+    often = counts.split(AT_ONCE) if counts is not None else (None,) * len(parts)
+
+    def error(share: Tensor) -> Tensor:
+        """Squared errors of each row, shape (rows,), in squares of a full step; the share is () or (rows, 1)."""
+        total = torch.zeros(len(values))
+        for part, times in zip(parts, often, strict=True):
+            scaled = part * share.reciprocal()
+            residual = scaled.round().clamp_(least, most).sub_(scaled)
+            total += residual.square_() @ times if times is not None else torch.linalg.vector_norm(residual, dim=1) ** 2
+        return total * share.flatten().square()
+
+    shares = COARSE[torch.stack([error(share) for share in COARSE]).argmin(0)]
+    tried = (shares + FINE[:, None]).clamp(0.02, 1.0)
+    errors = torch.stack([error(share[:, None]) for share in tried])
+    return tried.gather(0, errors.argmin(0, keepdim=True))[0]

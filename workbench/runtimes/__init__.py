@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping
 from functools import lru_cache
 
-from torch import Tensor
-
 from workbench.errors import WorkbenchError, nearest
 from workbench.grid import QuantizedLayer
+from workbench.inputs import Inputs
+from workbench.randomness import seeded
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Runtime, Source
 from workbench.runtimes.eager import Eager
@@ -62,10 +62,11 @@ def prepare(deployment: Deployment, source: Source, layers: Mapping[str, Quantiz
     return get(deployment.runtime).prepare(source, layers, deployment.device, deployment.threads)
 
 
-def time(candidate: Prepared, baseline: Prepared, batch: Tensor, cancel: threading.Event | None = None) -> Timing:
+def time(candidate: Prepared, baseline: Prepared, batch: Inputs, cancel: threading.Event | None = None) -> Timing:
     """Seconds per call of two prepared models on the same batch, interleaved.
 
     Raises:
         Cancelled: `cancel` was set.
     """
-    return compare(candidate.bound(batch), baseline.bound(batch), cancel=cancel)
+    with seeded():
+        return compare(candidate.bound(batch), baseline.bound(batch), cancel=cancel)

@@ -8,6 +8,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from workbench.grid import QuantizedLayer
+from workbench.inputs import Inputs
+from workbench.outputs import Output
 from workbench.runtimes.graph import ExportedGraph
 
 
@@ -19,6 +21,14 @@ class Source(Protocol):
         """The fp32 module, in evaluation mode."""
 
     @property
+    def graph_only(self) -> bool:
+        """Whether there is a graph and no torch module."""
+
+    @property
+    def output(self) -> Output:
+        """Which part of what it returns is measured."""
+
+    @property
     def graph(self) -> ExportedGraph:
         """The fp32 graph; exported when it is first asked for, which takes seconds."""
 
@@ -28,11 +38,13 @@ class Prepared(Protocol):
 
     note: str | None
     """What really runs, where that is not what the bits suggest."""
+    integer: int
+    """How many layers run in integer kernels."""
 
-    def run(self, batch: Tensor) -> Tensor:
-        """Logits for a batch; returns when they are computed."""
+    def run(self, batch: Inputs) -> Tensor:
+        """The output that is measured, for a batch; returns when it is computed."""
 
-    def bound(self, batch: Tensor) -> Callable[[], object]:
+    def bound(self, batch: Inputs) -> Callable[[], object]:
         """A call with this batch at hand, to be timed: nothing but the runtime's own work."""
 
 

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
+from workbench.inputs import Inputs
+from workbench.outputs import selected
 from workbench.runtimes.base import Prepared, Source
 from workbench.tracing import running
 from workbench.twins import twin_with
@@ -43,30 +46,32 @@ class Eager:
 
 class _Run:
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> None:
-        replaced = {name: parameters for name, layer in layers.items() if (parameters := layer.parameters())}
+        if source.graph_only:
+            raise WorkbenchError("eager runs torch modules, and this model is an ONNX graph; choose onnxruntime.")
+        replaced: dict[str, Tensor] = {}
+        for layer in layers.values():
+            replaced |= layer.parameters()
         module = twin_with(source.module, replaced)
         # a twin shares its tensors with the model, and moving those would move the model
         self._module = module if device == "cpu" else copy.deepcopy(module).to(device)
+        self._output = source.output
         self._device = device
         self._threads = threads
+        self.integer = 0
         self.note = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
 
-    def bound(self, batch: Tensor) -> Callable[[], object]:
-        if batch.dim() == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        placed = batch.to(self._device)
+    def bound(self, batch: Inputs) -> Callable[[], object]:
+        placed = batch.channels_last().to(self._device)
         return lambda: self.run(placed)
 
     @torch.inference_mode()
-    def run(self, batch: Tensor) -> Tensor:
+    def run(self, batch: Inputs) -> Tensor:
         before = torch.get_num_threads()
         if before != self._threads:  # a setting of the whole process, so it is put back
             torch.set_num_threads(self._threads)
         try:
-            if batch.dim() == 4:
-                batch = batch.contiguous(memory_format=torch.channels_last)
             with running():
-                outputs: Tensor = self._module(batch.to(self._device))
+                outputs = selected(batch.channels_last().to(self._device).call(self._module), self._output)
                 return outputs.cpu()  # waits for the device
         finally:
             if before != self._threads:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
+from workbench.inputs import Inputs
 from workbench.runtimes.base import Prepared, Source, bits_in_words
 
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
@@ -79,14 +80,18 @@ class _Run:
             except Exception as error:  # onnxruntime's own exceptions share no public base
                 raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error
             kernels = [node.op_type for node in onnx.load(optimised).graph.node] if layers else []
-        self._input = graph.input
-        self.note = _note(layers, sum(kind in INTEGER_KERNELS for kind in kernels)) if layers else None
+        self._inputs = graph.inputs
+        self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
+        self.note = _note(layers, self.integer) if layers else None
 
-    def run(self, batch: Tensor) -> Tensor:
+    def run(self, batch: Inputs) -> Tensor:
         return torch.from_numpy(self.bound(batch)()[0])
 
-    def bound(self, batch: Tensor) -> Callable[[], list[Any]]:
-        session, inputs = self._session, {self._input: np.ascontiguousarray(batch.numpy())}
+    def bound(self, batch: Inputs) -> Callable[[], list[Any]]:
+        arrays = map(np.ascontiguousarray, (tensor.numpy() for tensor in batch.tensors))
+        # an argument that the output does not depend on is not in the graph
+        inputs = {name: array for name, array in zip(self._inputs, arrays, strict=True) if name}
+        session = self._session
         return lambda: session.run(None, inputs)
 
 

@@ -10,8 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench import Quantization
+from workbench.inputs import Inputs
+from workbench.layers import Layer
 from workbench.quantization.calibration import observe
-from workbench.quantization.quantizer import QUANTIZABLE, Quantizer, specs
+from workbench.quantization.finding import find_layers
+from workbench.quantization.quantizer import Quantizer, specs
 from workbench.quantization.simulation import Simulation
 
 
@@ -69,17 +72,17 @@ SETTINGS = {
 }
 
 
-def prepared(name: str) -> tuple[nn.Module, dict[str, nn.Module], Simulation, torch.Tensor]:
+def prepared(name: str) -> tuple[nn.Module, dict[str, Layer], Simulation, Inputs]:
     torch.manual_seed(3)
     make, shape = MODELS[name]
     model = make().eval()
-    x = torch.randn(40, *shape)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, QUANTIZABLE)}
-    simulation = Simulation(model, layers, Quantizer(layers, observe(model, layers, x)))
+    x = Inputs(torch.randn(40, *shape))
+    layers, _ = find_layers(model, x)
+    simulation = Simulation(model, layers, Quantizer(layers, lambda: observe(model, layers, x)), x[:2])
     return model, layers, simulation, x
 
 
-def oracle(model: nn.Module, simulation: Simulation, asked: dict, x: torch.Tensor) -> torch.Tensor:
+def oracle(model: nn.Module, simulation: Simulation, asked: dict, x: Inputs) -> torch.Tensor:
     """Deep copy, weights overwritten and inputs hooked, with torch.fake_quantize_*."""
     slow = copy.deepcopy(model)
     for name, spec in asked.items():
@@ -107,7 +110,7 @@ def oracle(model: nn.Module, simulation: Simulation, asked: dict, x: torch.Tenso
                 )
             )
     with torch.inference_mode():
-        return slow(x)
+        return x.call(slow)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
@@ -141,6 +144,7 @@ def test_starting_from_a_remembered_stage_changes_nothing(name: str) -> None:
 
 def test_only_what_comes_after_a_change_runs_again() -> None:
     model, layers, simulation, x = prepared("chain")
+    assert simulation.quantizer.observations  # calibrated before, so that its runs do not count
     calls: list[str] = []
     for name, module in model.named_children():
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
@@ -157,9 +161,11 @@ def test_memory_for_remembered_stages_is_bounded(monkeypatch: pytest.MonkeyPatch
     simulation = Simulation(*_rebuilt("chain"), batches=2)
     for key in range(30):
         simulation.run(x, specs(Quantization(), layers), key=key)
-    assert sum(t.numel() * t.element_size() for t in simulation._remembered.values()) <= 100_000
+    held = simulation._remembered._held
+    assert held
+    assert sum(tensor.nbytes for tensor in held.values()) <= 100_000
 
 
-def _rebuilt(name: str) -> tuple[nn.Module, dict[str, nn.Module], Quantizer]:
-    model, layers, simulation, _ = prepared(name)
-    return model, layers, simulation.quantizer
+def _rebuilt(name: str) -> tuple[nn.Module, dict[str, Layer], Quantizer, Inputs]:
+    model, layers, simulation, x = prepared(name)
+    return model, layers, simulation.quantizer, x[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 import workbench as wb
 from workbench import Quantization, WorkbenchError
-from workbench.grid import QuantizedLayer
+from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment
@@ -22,11 +23,11 @@ from workbench.runtimes.graph import ExportedGraph
 ORT = Deployment(runtime="onnxruntime")
 
 
-def outputs(network: Network, quantization: Quantization, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def outputs(network: Network, quantization: Quantization, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the simulation and of onnxruntime."""
     asked = specs(quantization, network.layers)
     prepared = prepare(ORT, network, network.quantized(asked))
-    batches = inputs.split(100)
+    batches = [inputs[start : start + 100] for start in range(0, len(inputs), 100)]
     simulated = torch.cat([network.simulation.run(x, asked) for x in batches])
     return simulated, torch.cat([prepared.run(x) for x in batches])
 
@@ -112,16 +113,18 @@ class Branches(nn.Module):
 @pytest.mark.parametrize("bits", [(8, 8), (4, 6)])
 def test_other_forms_of_network_agree(bits: tuple[int, int], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    inputs = torch.randn(300, 3, 10, 10)
+    inputs = Inputs(torch.randn(300, 3, 10, 10))
     network = Network(Branches(), inputs[:100], 3, tmp_path)
     simulated, deployed = outputs(network, Quantization(weight_bits=bits[0], activation_bits=bits[1]), inputs)
     assert (simulated - deployed).abs().max() <= 0.05 * simulated.abs().max()
     assert (simulated.argmax(1) == deployed.argmax(1)).float().mean() >= 0.98
 
 
-def test_a_layer_that_is_not_in_the_graph_is_named(seed: Network) -> None:
-    with pytest.raises(WorkbenchError, match=r"no node of its own for fc9"):
-        seed.graph.quantized({"fc9": QuantizedLayer("fc9")})
+def test_a_layer_that_is_not_in_the_graph_stays_in_fp32(seed: Network) -> None:
+    assert seed.graph.present == set(seed.layers)
+    asked = specs(Quantization(weight_bits=4, activation_bits=8), seed.layers)
+    layer = replace(seed.quantized(asked)["fc1"], name="fc9")
+    assert onnx.load_from_string(seed.graph.quantized({"fc9": layer})).graph.node == seed.graph.proto.graph.node
 
 
 class NotExportable(nn.Module):
@@ -130,7 +133,7 @@ class NotExportable(nn.Module):
 
 
 def test_a_model_that_cannot_be_exported_is_told_so_in_words(tmp_path: Path) -> None:
-    network = Network(NotExportable(), torch.randn(4, 5), 1, tmp_path)
+    network = Network(NotExportable(), Inputs(torch.randn(4, 5)), 1, tmp_path)
     with pytest.raises(WorkbenchError, match=r"cannot be exported to ONNX.*'eager'"):
         _ = network.graph
 
@@ -138,18 +141,20 @@ def test_a_model_that_cannot_be_exported_is_told_so_in_words(tmp_path: Path) -> 
 def test_a_graph_is_exported_once_and_again_where_the_file_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = torch.randn(8, 3, 10, 10)
-    Network(Branches(), inputs, 1, tmp_path).graph.fp32()
+    inputs = Inputs(torch.randn(8, 3, 10, 10))
+    network = Network(Branches(), inputs, 1, tmp_path)
+    network.graph.fp32()
     (path,) = tmp_path.iterdir()
     model = Branches()
+    layers, example = network.layers, inputs[:2]
     before = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported again"))
-        graph = ExportedGraph.cached(path, model, inputs[:2])
+        graph = ExportedGraph.cached(path, model, layers, example)
         assert graph.fp32() == before[32:]
     path.write_bytes(before[:-3] + b"xyz")
-    assert ExportedGraph.cached(path, model, inputs[:2]).proto.graph.node
+    assert ExportedGraph.cached(path, model, layers, example).proto.graph.node
     assert path.read_bytes()[-3:] != b"xyz"
     blocked = tmp_path / "file" / "graph.onnx"
     blocked.parent.write_text("a file where a folder should be")
-    assert ExportedGraph.cached(blocked, model, inputs[:2]).proto.graph.node
+    assert ExportedGraph.cached(blocked, model, layers, example).proto.graph.node

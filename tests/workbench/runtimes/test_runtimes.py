@@ -18,7 +18,7 @@ NAMES = [runtime.name for runtime in runtimes.RUNTIMES]
 def test_fp32_is_the_model(bench: wb.Bench, name: str, batch: int) -> None:
     inputs = bench.task.inputs[:batch]
     with torch.inference_mode():
-        expected = bench._network.module(inputs)
+        expected = inputs.call(bench._network.module)
     made = runtimes.prepare(Deployment(runtime=name), bench._network, {}).run(inputs)
     assert torch.allclose(made, expected, atol=1e-4)
 

@@ -1,0 +1,54 @@
+"""What of a model can be put on grids, one weight or operand each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight that is multiplied with activations, or the operand of a product without weights."""
+
+    name: str
+    """As a recipe names it: the module, or the parameter where a module has several or none shows it."""
+    kind: str
+    """``Conv2d``, ``LSTM``, ``linear`` (a function)."""
+    weight_name: str = ""
+    """In the model's state."""
+    weight: Tensor | None = None
+    bias_name: str = ""
+    bias: Tensor | None = None
+    """Added to the product."""
+    axis: int | None = 0
+    """Of the weight, along which the output channels run; None where they cannot be told."""
+    sites: tuple[str, ...] = ()
+    """Modules that use it; several where it is tied."""
+    functional: bool = False
+    """Whether a function reads the weight as well, past the module that owns it."""
+    weights: str = ""
+    """Why the weights stay in floating point; empty where they need not."""
+    activations: str = ""
+    """Why the input stays in floating point; empty where it need not."""
+    by_name_only: bool = False
+    """Quantized where a recipe names it, not by a recipe's common bits."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight."""
+        return () if self.weight is None else tuple(self.weight.shape)
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum(tensor.numel() for tensor in (self.weight, self.bias) if tensor is not None)
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A module whose parameters always stay in floating point."""
+
+    name: str
+    kind: str
+    reason: str
