@@ -159,7 +159,7 @@ function chooser(label, send) {
     update(view) {
       if (JSON.stringify(options) !== JSON.stringify(view.options)) {
         options = view.options;
-        input.replaceChildren(...options.map((o) => el("option", { text: o.text, disabled: o.disabled })));
+        input.replaceChildren(...options.map((o) => el("option", { text: o.text, disabled: o.disabled, title: o.title ?? null })));
       }
       set(input, { disabled: view.disabled });
       hold.theirs(view.value);

@@ -213,3 +213,10 @@ def desks(models: Any) -> dict[str, Desk]:
         else:
             raise WorkbenchError(f"model {name!r}: a bench or a callable that makes one is needed, not {bench!r:.80}.")
     return found
+
+
+def absent() -> tuple[Any, ...]:
+    """Models of the zoo that cannot be used here, with the reason."""
+    from workbench import zoo
+
+    return tuple(offer for offer in zoo.offers() if offer.reason is not None)

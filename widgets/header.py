@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from widgets.formatting import score
@@ -9,11 +10,25 @@ from widgets.part import Message, Part, source, text_of
 from workbench.report import Report
 
 
-def picker_view(models: tuple[str, ...], model: str, description: str, baseline: Report | None) -> dict[str, Any]:
-    """The picture of the model picker."""
+def picker_view(
+    models: tuple[str, ...], model: str, description: str, baseline: Report | None, absent: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """The picture of the model picker.
+
+    Args:
+        models: Names on offer.
+        model: The one that is chosen.
+        description: Of it.
+        baseline: It in fp32, where that is known.
+        absent: What cannot be chosen here, with ``name`` and ``reason``.
+    """
     accuracy = f"fp32 {_named(baseline)}" if baseline else ""
     return {
-        "options": [{"value": name, "text": name, "disabled": False} for name in models],
+        "options": [{"value": name, "text": name, "disabled": False} for name in models]
+        + [
+            {"value": each.name, "text": f"{each.name} (not here)", "disabled": True, "title": each.reason}
+            for each in absent
+        ],
         "value": model,
         "description": " · ".join(part for part in (description, accuracy) if part),
     }
@@ -41,13 +56,14 @@ class ModelPicker(Part):
     """The title, the models to choose from, and what the current one is."""
 
     _esm = source("model_picker.js")
-    watches: ClassVar[tuple[str, ...]] = ("models", "model", "loading", "bench", "baseline")
+    watches: ClassVar[tuple[str, ...]] = ("models", "absent", "model", "loading", "bench", "baseline")
 
     def draw(self) -> dict[str, Any]:
         """The names on offer and the description of the current one."""
         session = self.session
         description = session.bench.description if session.bench is not None else ""
-        return picker_view(session.models, session.loading or session.model, description, session.baseline)
+        name = session.loading or session.model
+        return picker_view(session.models, name, description, session.baseline, session.absent)
 
     def actions(self) -> dict[str, Any]:
         """``choose``: another model, by ``model``."""

@@ -19,7 +19,13 @@ LINES = (("student", "with teacher"), ("control", "control"))
 
 
 def curves_view(
-    curve: Sequence[Progress], comparison: Comparison | None, *, training: bool, applied: bool, noun: str = "images"
+    curve: Sequence[Progress],
+    comparison: Comparison | None,
+    *,
+    training: bool,
+    applied: bool,
+    noun: str = "images",
+    possible: bool = True,
 ) -> dict[str, Any]:
     """The picture of a training.
 
@@ -29,6 +35,7 @@ def curves_view(
         training: Whether it is under way.
         applied: Whether the recipe has a student.
         noun: What an example is called.
+        possible: Whether the task has anything to learn from.
     """
     lines = {name: _thinned(_evaluations(curve, name)) for name, _ in LINES}
     ends = [value for line in lines.values() for _, e in line for value in (e.low, e.high)]
@@ -41,6 +48,8 @@ def curves_view(
     }
     if latest is None or not ends:
         quiet = "Distil a student to see it learn beside its control."
+        if not possible:
+            quiet = f"No student can learn here: the task has no training {noun}."
         if training:
             quiet = "The teacher looks at the images first; the curves begin after that."
         elif applied:
@@ -106,7 +115,7 @@ class LearningCurves(Part):
     """Accuracy of student and control on held-out training data, with intervals, while they learn."""
 
     _esm = source("learning_curves.js")
-    watches: ClassVar[tuple[str, ...]] = ("curve", "training", "report", "recipe", "stale")
+    watches: ClassVar[tuple[str, ...]] = ("bench", "curve", "training", "report", "recipe", "stale")
 
     def draw(self) -> dict[str, Any]:
         """The two lines and what came of them."""
@@ -118,4 +127,5 @@ class LearningCurves(Part):
             training=session.training,
             applied=session.recipe.distillation is not None,
             noun=getattr(getattr(session.bench, "task", None), "noun", "images"),
+            possible=session.bench is None or session.bench.training_images > 0,
         )

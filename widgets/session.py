@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from widgets.desk import FP32, Desk, UndoStack, cleared, desks, fitting, merged
+from widgets.desk import FP32, Desk, UndoStack, absent, cleared, desks, fitting, merged
 from widgets.problems import in_words
 from widgets.training import Training
 from workbench.errors import Cancelled, WorkbenchError, nearest
@@ -51,7 +51,7 @@ class Session(Training):
         desk.undo = UndoStack(recipe)
         super().__init__(desk)
         with self._change():
-            self._set(models=tuple(self._desks))
+            self._set(models=tuple(self._desks), absent=absent() if models is None else ())
             self._sit_down(desk)
 
     def __repr__(self) -> str:

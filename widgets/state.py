@@ -36,6 +36,8 @@ class State(traitlets.HasTraits):
 
     models = traitlets.Tuple(read_only=True)
     """Names of the models on offer, text."""
+    absent = traitlets.Tuple(read_only=True)
+    """Models that would be on offer but cannot be used here, each with a ``name`` and a ``reason``. Default: ()."""
     model = traitlets.Unicode(read_only=True)
     """Name of the one on the bench."""
     bench = traitlets.Any(read_only=True)

@@ -88,6 +88,7 @@ class Fake(traitlets.HasTraits):
     """The traits of a session, and a note of every call."""
 
     models = traitlets.Tuple(("seed-cnn", "other"))
+    absent = traitlets.Tuple()
     model = traitlets.Unicode("seed-cnn")
     loading = traitlets.Unicode("")
     bench = traitlets.Any()

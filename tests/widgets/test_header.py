@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from widgets.header import History, ModelPicker, Status, status_view
+from workbench.bench import Offer
 
 
 def test_the_picker_describes_the_model(session, report, send):
@@ -10,6 +11,12 @@ def test_the_picker_describes_the_model(session, report, send):
     assert [option["value"] for option in picker.view["options"]] == ["seed-cnn", "other"]
     send(picker, {"do": "choose", "model": "other"})
     assert s.model == "other" and picker.draw()["value"] == "other"
+
+
+def test_a_model_that_is_not_here_is_greyed_with_the_reason(session):
+    picker = ModelPicker(session(absent=(Offer("large", "pip install it"),)))
+    last = picker.view["options"][-1]
+    assert (last["value"], last["disabled"], last["title"]) == ("large", True, "pip install it")
 
 
 def test_a_model_that_loads_is_shown_as_chosen(session):

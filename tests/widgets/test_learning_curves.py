@@ -34,6 +34,8 @@ def compared(won, lost):
 
 def test_empty_and_starting_states_are_a_sentence():
     assert "Distil a student" in curves_view((), None, training=False, applied=False)["quiet"]
+    without = curves_view((), None, training=False, applied=False, noun="sentences", possible=False)
+    assert without["quiet"] == "No student can learn here: the task has no training sentences."
     assert "trained before" in curves_view((), None, training=False, applied=True)["quiet"]
     starting = curves_view((progress(0, student=None, control=None),), None, training=True, applied=False)
     assert starting["quiet"] and starting["lines"] == []
