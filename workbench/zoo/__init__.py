@@ -2,77 +2,62 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
-from workbench.errors import WorkbenchError, nearest
-from workbench.task import CALIBRATION_EXAMPLES, Task, TrainingData
-from workbench.zoo import checkpoints, fashion_mnist
-from workbench.zoo.models import ARCHITECTURES
+from workbench.task import Task
+from workbench.zoo import registry
+from workbench.zoo.registry import Offer
 
 if TYPE_CHECKING:
     from workbench.bench import Bench
     from workbench.store import Store
 
-TRAINING_IMAGES = 20_000
+__all__ = ["Offer", "about", "load", "model", "names", "offers", "task"]
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` and `model` know."""
-    return tuple(ARCHITECTURES)
+    """Models that can be loaded here."""
+    return tuple(offer.name for offer in offers() if offer.reason is None)
+
+
+def offers() -> tuple[Offer, ...]:
+    """All models of the zoo, and why one cannot be loaded here: a package that it needs is missing."""
+    return tuple(Offer(entry.name, entry.reason) for entry in registry.ENTRIES)
+
+
+def about(name: str) -> str:
+    """What a model is, in one line.
+
+    Raises:
+        WorkbenchError: No such name.
+    """
+    return registry.entry(name).description
 
 
 def model(name: str) -> nn.Module:
     """A trained network in evaluation mode.
 
     Raises:
-        WorkbenchError: No such name, or its checkpoint is missing, truncated or altered.
+        WorkbenchError: No such name, a package is missing, or the weights are missing, truncated or altered.
     """
-    if name not in ARCHITECTURES:
-        raise WorkbenchError(f"There is no model {name!r} in the zoo. {nearest(name, ARCHITECTURES)}")
-    network = ARCHITECTURES[name]()
-    try:
-        checkpoints.load(network, name)
-    except ValueError as error:
-        raise WorkbenchError(str(error)) from error
-    return network.eval()
+    return registry.usable(name).model()
 
 
-@lru_cache(maxsize=1)
-def task() -> Task:
-    """Fashion-MNIST: 10,000 test images; calibration and distillation from 20,000 training images.
+def task(name: str = "seed-cnn") -> Task:
+    """What a model of the zoo is measured on; read once.
 
     Raises:
-        WorkbenchError: A data file is missing, truncated or altered.
+        WorkbenchError: No such name, a package is missing, or a data file is missing, truncated or altered.
     """
-    folder = checkpoints.data_folder() / "fashion-mnist"
-    try:
-        inputs = fashion_mnist.images(folder / "t10k-images-idx3-ubyte.gz")
-        targets = fashion_mnist.labels(folder / "t10k-labels-idx1-ubyte.gz")
-        calibration = fashion_mnist.images(folder / "train20k-images-idx3-ubyte.gz", CALIBRATION_EXAMPLES)
-    except ValueError as error:
-        raise WorkbenchError(str(error)) from error
-    return Task.classification(
-        inputs,
-        targets,
-        calibration=calibration,
-        training=TrainingData(TRAINING_IMAGES, lambda: _training(folder)),
-        classes=fashion_mnist.CLASSES,
-        name="fashion-mnist",
-        description=f"Fashion-MNIST, {len(inputs):,} test images",
-        noun="images",
-    )
+    return _made(registry.usable(name))
 
 
-def _training(folder: Path) -> tuple[Tensor, Tensor]:
-    try:
-        images = fashion_mnist.images(folder / "train20k-images-idx3-ubyte.gz")
-        return images, fashion_mnist.labels(folder / "train20k-labels-idx1-ubyte.gz")
-    except ValueError as error:
-        raise WorkbenchError(str(error)) from error
+@lru_cache
+def _made(entry: registry.Entry) -> Task:
+    return entry.task()
 
 
 def load(name: str, *, store: Store | None = None) -> Bench:
@@ -87,9 +72,10 @@ def load(name: str, *, store: Store | None = None) -> Bench:
         store: Where reports are kept; the user's own store by default.
 
     Raises:
-        WorkbenchError: No such name, or a file that comes along is missing or altered.
+        WorkbenchError: No such name, a package is missing, or a file is missing or altered.
     """
     from workbench.bench import Bench
 
-    others = {other: partial(model, other) for other in reversed(ARCHITECTURES) if other != name}
-    return Bench(model(name), task(), name=name, store=store, teachers=others)
+    chosen = registry.usable(name)
+    alike = [e for e in reversed(registry.ENTRIES) if e.task is chosen.task and e is not chosen]
+    return Bench(chosen.model(), task(name), name=name, store=store, teachers={e.name: e.model for e in alike})

@@ -6,12 +6,52 @@ import gzip
 import math
 import struct
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from workbench.errors import WorkbenchError
+from workbench.task import CALIBRATION_EXAMPLES, Task, TrainingData
+from workbench.zoo import checkpoints
+
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+TRAINING_IMAGES = 20_000
+
+
+@lru_cache(maxsize=1)
+def task() -> Task:
+    """10,000 test images; calibration and distillation from 20,000 training images.
+
+    Raises:
+        WorkbenchError: A data file is missing, truncated or altered.
+    """
+    folder = checkpoints.data_folder() / "fashion-mnist"
+    try:
+        inputs = images(folder / "t10k-images-idx3-ubyte.gz")
+        targets = labels(folder / "t10k-labels-idx1-ubyte.gz")
+        calibration = images(folder / "train20k-images-idx3-ubyte.gz", CALIBRATION_EXAMPLES)
+    except ValueError as error:
+        raise WorkbenchError(str(error)) from error
+    return Task.classification(
+        inputs,
+        targets,
+        calibration=calibration,
+        training=TrainingData(TRAINING_IMAGES, lambda: _training(folder)),
+        classes=CLASSES,
+        name="fashion-mnist",
+        description=f"Fashion-MNIST, {len(inputs):,} test images",
+        noun="images",
+    )
+
+
+def _training(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        read = images(folder / "train20k-images-idx3-ubyte.gz")
+        return read, labels(folder / "train20k-labels-idx1-ubyte.gz")
+    except ValueError as error:
+        raise WorkbenchError(str(error)) from error
 
 
 def read_idx(path: Path, most: int | None = None) -> torch.Tensor:

@@ -23,7 +23,7 @@ def test_seed_cnn_is_the_surveys_network() -> None:
 def test_checkpoints_reach_what_their_header_says(name: str, least: float) -> None:
     task, model = zoo.task(), zoo.model(name)
     with torch.inference_mode():
-        right = torch.cat([model(x).argmax(1) for x in task.inputs.split(500)]) == task.targets
+        right = torch.cat([model(x).argmax(1) for x in task.inputs.tensors[0].split(500)]) == task.targets
     reached = right.float().mean().item()
     header = json.loads((FOLDER / "checkpoints" / f"{name}.json").read_text())
     assert reached >= least
@@ -33,8 +33,8 @@ def test_checkpoints_reach_what_their_header_says(name: str, least: float) -> No
 
 def test_calibration_comes_from_the_training_part() -> None:
     task = zoo.task()
-    tested = {hashlib.sha256(x.numpy().tobytes()).digest() for x in task.inputs.contiguous()}
-    used = {hashlib.sha256(x.numpy().tobytes()).digest() for x in task.calibration.contiguous()}
+    tested = {hashlib.sha256(x.contiguous().numpy().tobytes()).digest() for x in task.inputs.tensors[0]}
+    used = {hashlib.sha256(x.contiguous().numpy().tobytes()).digest() for x in task.calibration.tensors[0]}
     assert len(task) == 10_000
     assert len(task.training.tensors[0]) == task.training.size == 20_000
     assert len(task.calibration) == 512
