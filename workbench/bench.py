@@ -333,7 +333,14 @@ class Bench:
             raise WorkbenchError(f"{path} exists; pass overwrite=True to replace it.")
         network = self._network_for(recipe)
         if path.suffix == ".onnx":
-            content = network.graph.quantized(network.quantized(specs(recipe.quantization, network.layers)))
+            layers = network.quantized(specs(recipe.quantization, network.layers))
+            absent = sorted(layers.keys() - network.graph.present)
+            if absent:
+                raise WorkbenchError(
+                    f"{path.name}: no node of the exported graph has the weights of {', '.join(absent[:5])} as they "
+                    "are; leave these layers in floating point, or write .safetensors."
+                )
+            content = network.graph.quantized(layers)
         else:
             content = network.artifact(recipe.quantization, recipe.to_json())
         try:

@@ -77,8 +77,10 @@ class Network:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 over the form and the weights, 64 hex digits."""
+        """SHA-256 over the form, the code and the weights, 64 hex digits."""
         digest = hashlib.sha256(repr(self.module).encode())
+        for kind in dict.fromkeys(type(module) for module in self.module.modules()):
+            digest.update(_code(kind))
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -195,3 +197,12 @@ class Network:
         layer = self.layers[name]
         own = {key: self.state[key] for key in (layer.weight_name, layer.bias_name) if key in self.state}
         return layer_bytes(own, self._pack(name, spec) if any(spec) else None)
+
+
+def _code(kind: type[nn.Module]) -> bytes:
+    """What a class computes, as far as its forward tells: an edited one must not find the old one's graph."""
+    code = getattr(kind.forward, "__code__", None)
+    if code is None:
+        return kind.__qualname__.encode()
+    constants = [value for value in code.co_consts if not hasattr(value, "co_code")]
+    return b" ".join((kind.__qualname__.encode(), code.co_code, repr((code.co_names, constants)).encode()))

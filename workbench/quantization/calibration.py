@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,9 +107,8 @@ def watching(model: nn.Module, layers: Mapping[str, Layer], look: Callable[[str,
     thread = threading.get_ident()
 
     def looked(name: str, x: Tensor) -> None:
-        finite = torch.isfinite(x)
-        if not finite.all():
-            x = x[finite]  # no grid reaches what a mask left
+        if x.numel() and not all(map(math.isfinite, map(float, torch.aminmax(x)))):
+            x = x[torch.isfinite(x)]  # no grid reaches what a mask left; looking at every value takes 20 times as long
         if x.numel():
             look(name, x.float())
 

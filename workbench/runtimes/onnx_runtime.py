@@ -82,7 +82,7 @@ class _Run:
             kernels = [node.op_type for node in onnx.load(optimised).graph.node] if layers else []
         self._inputs = graph.inputs
         self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
-        self.note = _note(layers, self.integer) if layers else None
+        self.note = _note(layers, self.integer, sorted(layers.keys() - graph.present)) if layers else None
 
     def run(self, batch: Inputs) -> Tensor:
         return torch.from_numpy(self.bound(batch)()[0])
@@ -95,8 +95,16 @@ class _Run:
         return lambda: session.run(None, inputs)
 
 
-def _note(layers: Mapping[str, QuantizedLayer], integer: int) -> str | None:
+def _note(layers: Mapping[str, QuantizedLayer], integer: int, absent: Sequence[str]) -> str | None:
     """What runs, from the kernels that the optimised graph really has."""
+    said = _kernels(layers, integer)
+    if absent:
+        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        said = f"{said or ''} No node of the graph has the weights of {names} as they are: fp32 there.".strip()
+    return said
+
+
+def _kernels(layers: Mapping[str, QuantizedLayer], integer: int) -> str | None:
     if integer >= len(layers):
         low = bits_in_words(layers)
         return f"{low[0].upper()}{low[1:]} run in 8-bit kernels on this machine." if low else None
