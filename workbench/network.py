@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.delivery.artifact import PackedLayer, assemble, layer_bytes, pack_layer
 from workbench.form import Form
@@ -20,6 +19,7 @@ from workbench.inputs import Inputs
 from workbench.outputs import Output, selected
 from workbench.quantization.calibration import Observation, observe
 from workbench.quantization.finding import find_layers
+from workbench.quantization.operations import operations
 from workbench.quantization.preparation import prepared
 from workbench.quantization.quantizer import LayerSpec, Quantizer, specs
 from workbench.quantization.simulation import Simulation
@@ -93,10 +93,8 @@ class Network:
 
     @cached_property
     def operations(self) -> float:
-        """Floating point operations of the products for one example."""
-        with torch.no_grad(), running(), seeded(), FlopCounterMode(display=False) as counter:
-            self.example.call(self.module)
-        return counter.get_total_flops() / len(self.example)
+        """Floating point operations of the products with weights, for one example."""
+        return operations(self.module, self.layers, self.example)
 
     @cached_property
     def batch(self) -> int:

@@ -6,7 +6,7 @@ import math
 import sys
 import tempfile
 import threading
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,28 @@ from fingerprints import fingerprint
 
 RANDOM = "random in evaluation"
 EVERY = pytest.mark.parametrize("name", CASES)
+GRAPHS = (
+    "conv1d",
+    "conv2d",
+    "transposed 3d",
+    "grouped",
+    "depthwise dilated",
+    "tied embedding",
+    "tied by a function",
+    "registered twice",
+    "lstm two layers, both ways",
+    "gru",
+    "embedding, pooled",
+    "attention, bias of keys",
+    "transformer",
+    "named inputs",
+    "functional conv",
+    "matmul",
+    "transposed and norm",
+    "weight norm",
+    "ragged tokens",
+)
+"""One of each way in which a weight comes into a graph: an export takes a second."""
 W8A8, W4A8, W8 = (
     Quantization(weight_bits=8, activation_bits=8),
     Quantization(weight_bits=4, activation_bits=8),
@@ -44,7 +66,7 @@ def bench_of(name: str) -> tuple[nn.Module, wb.Bench]:
     return model, wb.Bench(model, Task.fidelity(inputs, calibration=inputs), store=Store(tempfile.mkdtemp()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def shared(name: str) -> wb.Bench:
     """One for all tests that only read it."""
     return bench_of(name)[1]
@@ -86,7 +108,28 @@ def test_in_fp32_it_is_the_users_model(name: str) -> None:
     assert torch.allclose(found, outputs(made(name)[0], batch), rtol=1e-4, atol=1e-5)
     assert torch.equal(network.call(batch), found) or torch.allclose(network.call(batch), found, atol=1e-6)
     assert bench.baseline.accuracy.value == pytest.approx(1)
-    # preflight belongs here: `bench.preflight()` of every case
+
+
+@EVERY
+def test_preflight_lists_every_layer_with_its_reasons_at_once(name: str) -> None:
+    bench = shared(name)
+    first = next(bench.preflight_stream())
+    assert [(check.name, check.weights, check.activations) for check in first.layers] == [
+        (layer.name, layer.weights, layer.activations) for layer in bench.layers
+    ]
+    assert [alone.name for alone in first.left_alone] == [alone.name for alone in bench.left_alone]
+    assert 0 < first.quantizable <= 1 or name == "embedding that renormalises"
+
+
+@pytest.mark.parametrize("name", [*GRAPHS[1:3], "data-dependent"])
+def test_preflight_tries_what_will_run(name: str) -> None:
+    found = shared(name).preflight()
+    assert found.complete
+    assert found.baseline is not None
+    assert found.baseline.value == pytest.approx(1)
+    tried = {(check.runtime, check.precision): check.works for check in found.runtimes}
+    assert tried["eager", "fp32"]
+    assert tried["onnxruntime", "int8"] == (name != "data-dependent")
 
 
 @EVERY
@@ -133,13 +176,20 @@ def test_each_layer_follows_what_is_asked_of_it_alone(name: str) -> None:
 
 
 @EVERY
+def test_a_model_is_cut_into_stages_where_its_code_can_be_traced(name: str) -> None:
+    not_at_all = {"data-dependent", "one linear", RANDOM}
+    attending = {n for n in CASES if n.startswith(("attention", "transformer"))} | {"block repeated"}
+    assert shared(name)._network.simulation.whole == (name in not_at_all | attending)
+
+
+@EVERY
 def test_what_is_remembered_changes_no_number(name: str) -> None:
     """Runs that start from the middle, again and again, against runs from the start."""
     bench = shared(name)
     batch, network = alike(bench.task.inputs), bench._network
     names = [layer.name for layer in bench.layers if not layer.weights]
     for changed in ((), *((n,) for n in names), tuple(names)):
-        quantization = W8A8.replace(layers=dict.fromkeys(changed, {"weight_bits": 3}))
+        quantization = W8A8.replace(layers={layer: {"weight_bits": 3} for layer in changed})
         asked = specs(quantization, network.layers)
         for _ in range(2):
             kept = selected(network.simulation.run(batch, asked, key="a batch"), None)
@@ -162,7 +212,7 @@ def test_the_users_class_loads_what_is_shipped(name: str, bits: int) -> None:
     assert torch.allclose(outputs(model, batch), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.exports])
+@pytest.mark.parametrize("name", GRAPHS)
 def test_onnxruntime_runs_what_is_simulated(name: str) -> None:
     """Within a step of the activations' grids: a value between two steps may fall to either side."""
     bench = shared(name)
@@ -183,12 +233,10 @@ def test_onnxruntime_runs_what_is_simulated(name: str) -> None:
 def test_eager_runs_what_is_simulated(name: str) -> None:
     bench = shared(name)
     batch, network = alike(bench.task.inputs), bench._network
-    layers = network.quantized(specs(W4A8, network.layers))
-    weights = {n: layer for n, layer in network.quantized(specs(Quantization(weight_bits=4), network.layers)).items()}
-    assert layers.keys() >= weights.keys()
+    asked = specs(Quantization(weight_bits=4), network.layers)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # as the simulation does, for a model that draws
-        found = runtimes.prepare(Deployment(runtime="eager"), network, weights).run(batch)
+        found = runtimes.prepare(Deployment(runtime="eager"), network, network.quantized(asked)).run(batch)
     expected = simulated(network, batch, Quantization(weight_bits=4))
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -225,6 +273,14 @@ def test_the_given_model_is_left_exactly_as_it_was(name: str, monkeypatch: pytes
     # and the engine's own copy is whole as well
     assert last(bench, Quantization()).accuracy.value == pytest.approx(1)
     assert all(map(torch.equal, data, (tensor for _, tensor in Inputs.of(inputs).rows())))
+
+
+def test_what_cannot_be_exported_is_told_and_runs_in_eager() -> None:
+    bench = shared("data-dependent")
+    with pytest.raises(WorkbenchError, match="'eager'"):
+        bench.measure(Recipe(quantization=W8A8))
+    report = bench.measure(Recipe(quantization=W8A8, deployment=Deployment(runtime="eager")))
+    assert report.latency is not None
 
 
 def test_a_model_that_fails_is_told_so_and_left_as_it_was() -> None:

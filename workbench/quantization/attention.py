@@ -19,7 +19,7 @@ class SplitAttention(nn.Module):
     the same arguments.
     """
 
-    # TransformerEncoderLayer asks for these; as they are, they keep it off its fused path, which reads the weights itself
+    # TransformerEncoderLayer asks for these; so they keep it off its fused path, which reads the weights itself
     in_proj_bias = None
     _qkv_same_embed_dim = False
     bias_k: Tensor | None

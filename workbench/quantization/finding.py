@@ -27,7 +27,9 @@ QUANTIZABLE = (*CONVOLUTIONS, *TRANSPOSED, *TABLES, *RECURRENT, nn.Linear)
 PRODUCTS: dict[Callable[..., Any], tuple[int, int]] = {
     **dict.fromkeys((F.linear, F.conv1d, F.conv2d, F.conv3d), (1, 0)),
     **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), (1, 0)),
-    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), (1, 0)),
+    **dict.fromkeys(
+        (torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), (1, 0)
+    ),
     **dict.fromkeys((torch.addmm, Tensor.addmm), (2, 1)),
 }
 # arguments of these as they can be named
@@ -95,7 +97,9 @@ def _of_module(name: str, module: nn.Module) -> Iterator[Layer]:
                     f"{name}.{parameter}",
                     weight,
                     sites=(name,),
-                    activations="" if parameter in ("weight_ih", "weight_ih_l0") else f"only the input of the whole {kind} is rounded",
+                    activations=""
+                    if parameter in ("weight_ih", "weight_ih_l0")
+                    else f"only the input of the whole {kind} is rounded",
                 )
             elif parameter.startswith(("weight_hh", "weight_hr")):
                 yield Layer(

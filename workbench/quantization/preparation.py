@@ -29,7 +29,7 @@ from workbench.randomness import seeded
 from workbench.tracing import running
 from workbench.twins import exchange, twin
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 TOLERANCE = 1e-3
 """Of the output's standard deviation: folding changes the order of roundings, and nothing else."""
 
@@ -71,6 +71,11 @@ def prepared(model: nn.Module, example: Inputs, output: Output = None) -> Prepar
 
 
 def _copied(model: nn.Module) -> tuple[nn.Module, dict[str, Normed]]:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise WorkbenchError(
+            "This is a TorchScript module, whose layers cannot be exchanged. Pass the module that it was made from, "
+            "with its weights: `model.load_state_dict(scripted.state_dict())`."
+        )
     for name, parameter in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(parameter, UninitializedParameter | UninitializedBuffer):
             raise WorkbenchError(
@@ -113,15 +118,15 @@ def _plain(model: nn.Module) -> Iterator[tuple[str, Normed]]:
         prefix = f"{path}." if path else ""
         if parametrize.is_parametrized(module):
             # torch's own `remove_parametrizations` changes the class, which the given model has as well
-            steps = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+            steps = dict(module.parametrizations.items())
             values = {name: getattr(module, name).detach().clone() for name in steps}
             del module._modules["parametrizations"]
             module.__class__ = type(module).__bases__[0]
             for name, value in values.items():
                 setattr(module, name, nn.Parameter(value, requires_grad=False))
                 if len(steps[name]) == 1 and isinstance(steps[name][0], parametrizations._WeightNorm):
-                    held = (f"{prefix}parametrizations.{name}.original{index}" for index in range(2))
-                    yield f"{prefix}{name}", Normed(*held, steps[name][0].dim)
+                    held = f"{prefix}parametrizations.{name}.original"
+                    yield f"{prefix}{name}", Normed(f"{held}0", f"{held}1", steps[name][0].dim)
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, WeightNorm):
                 yield f"{prefix}{hook.name}", Normed(f"{prefix}{hook.name}_g", f"{prefix}{hook.name}_v", hook.dim)
@@ -267,13 +272,16 @@ def _fold(module: nn.Module, layer: str, norm: str) -> dict[str, Folded]:
 
 
 def _fused_transposed(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:
-    """As `fusion.fuse_conv_bn_eval`, which does not know that a transposed convolution's groups lie along its inputs."""
+    """As `fusion.fuse_conv_bn_eval`, which does not know the groups of transposed convolutions."""
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("the norm has no statistics")
     scale, shift, bias = norm.weight, norm.bias, conv.bias
-    factor = (norm.running_var + norm.eps).rsqrt() * (1 if scale is None else scale)  # type: ignore[operator]
+    factor = torch.rsqrt(variance + norm.eps) * (1 if scale is None else scale)
     made = copy.deepcopy(conv)
     # weight: (inputs, outputs / groups, ...)
     each = factor.view(conv.groups, 1, -1, *(1,) * (conv.weight.dim() - 2))
     made.weight = nn.Parameter((conv.weight.unflatten(0, (conv.groups, -1)) * each).flatten(0, 1))
-    start = -norm.running_mean if bias is None else bias - norm.running_mean  # type: ignore[operator]
+    start = -mean if bias is None else bias - mean
     made.bias = nn.Parameter(start * factor + (0 if shift is None else shift))
     return made

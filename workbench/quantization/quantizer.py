@@ -81,6 +81,7 @@ class Quantizer:
         self._weight_grids: dict[WeightSpec, Grid] = {}
         self._activation_grids: dict[ActivationSpec, Grid | None] = {}
         self._biases: dict[tuple[str, LayerSpec], Tensor] = {}
+        self._bias_values: dict[tuple[str, LayerSpec], Tensor] = {}
         self._noise: dict[WeightSpec, float] = {}
 
     @cached_property
@@ -104,10 +105,10 @@ class Quantizer:
         if spec.weight is not None:
             made[layer.weight_name] = self.values(spec.weight)
             if spec.activation is not None and (bias := self._bias(name, spec)) is not None:
-                on = QuantizedLayer(
-                    name, None, self._weight_grids[spec.weight], self.activation_grid(spec.activation), bias
-                )
-                made[layer.bias_name] = on.bias_values()
+                if (name, spec) not in self._bias_values:
+                    grids = self._weight_grids[spec.weight], self.activation_grid(spec.activation)
+                    self._bias_values[name, spec] = QuantizedLayer(name, None, *grids, bias).bias_values()
+                made[layer.bias_name] = self._bias_values[name, spec]
         return made
 
     @torch.inference_mode()

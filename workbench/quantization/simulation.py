@@ -181,9 +181,7 @@ class _Replacement:
         module, args, kwargs = self._made(args, kwargs)
         return module.forward(*args, **kwargs)
 
-    def _made(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         parameters = self._parameters()
         module = substituted(self._module, parameters) if parameters else self._module
         if self._grid is not None:
@@ -350,17 +348,24 @@ def _same(model: nn.Module, stages: Sequence[Stage], example: Inputs) -> bool:
 
     Notes which stages write into the value that they start from.
     """
-    with running(), seeded():
+    with torch.inference_mode(False), running(), seeded():  # inference does not count what is written
         before = torch.get_rng_state()
         wanted = example.call(model)
         if not torch.equal(before, torch.get_rng_state()):
             return False  # a run from the middle would draw other numbers
         x = None
         for stage in stages:
-            entry, version = x, x._version if isinstance(x, Tensor) else 0
+            entry, version = x, _writes(x)
             x = stage(example, x, {}, {})
-            stage.writes = isinstance(entry, Tensor) and entry._version != version
+            stage.writes = version is not None and _writes(entry) != version
     return _equal(wanted, x)
+
+
+def _writes(x: Any) -> object:
+    """How often a tensor was written into, never the same where torch does not count; None for anything else."""
+    if not isinstance(x, Tensor):
+        return None
+    return object() if x.is_inference() else x._version
 
 
 def _equal(wanted: Any, found: Any) -> bool:

@@ -86,7 +86,12 @@ def test_its_projections_are_linear_layers_and_its_operands_have_places() -> Non
     for operand in OPERANDS:
         getattr(split, operand).register_forward_hook(lambda _, a, __, o=operand: seen.__setitem__(o, a[0].shape))
     split(*(torch.randn(3, 5, 6),) * 3)
-    assert seen == {"queries": (3, 2, 5, 3), "keys": (3, 2, 5, 3), "probabilities": (3, 2, 5, 5), "values": (3, 2, 5, 3)}
+    assert seen == {
+        "queries": (3, 2, 5, 3),
+        "keys": (3, 2, 5, 3),
+        "probabilities": (3, 2, 5, 5),
+        "values": (3, 2, 5, 3),
+    }
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -36,6 +36,13 @@ def output(model: nn.Module, x: Tensor) -> Tensor:
         return model.eval()(x)
 
 
+def test_a_norm_for_several_processes_is_folded_as_any_other() -> None:
+    model, x = nn.Sequential(nn.Conv2d(2, 3, 3), learned(nn.SyncBatchNorm(3))), torch.randn(2, 2, 5, 5)
+    made = prepared(model, Inputs(x))
+    assert set(made.form.folded) == {"1"}
+    assert torch.allclose(output(made.module, x), output(model, x), atol=1e-4)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     kind=st.sampled_from([1, 2, 3]),
@@ -179,6 +186,8 @@ def test_what_cannot_be_copied_or_has_no_values_is_told() -> None:
         prepared(nn.Sequential(nn.LazyLinear(3)), x)
     with pytest.raises(WorkbenchError, match="meta device"):
         prepared(nn.Linear(4, 3, device="meta"), x)
+    with pytest.raises(WorkbenchError, match="TorchScript"):
+        prepared(torch.jit.trace(nn.Linear(4, 3), torch.randn(2, 4)), x)
     locked = nn.Linear(4, 3)
     locked.lock = threading.Lock()
     with pytest.raises(WorkbenchError, match="cannot be copied"):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.ao.quantization.observer import MinMaxObserver, PerChannelMinMaxObserver
 
+from workbench.quantization import ranges
 from workbench.quantization.ranges import grid_over, naive_grid, spanned
 
 seeds = st.integers(0, 10**6)
@@ -70,6 +71,15 @@ def test_mse_is_never_worse_than_minmax(seed: int, n: int, scheme: str) -> None:
     x = rows(seed, 4)
     searched, plain = (error(x, *spanned(x, None, n, scheme, how), n, scheme) for how in ("mse", "minmax"))
     assert (searched <= plain * 1.0001).all()
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("at_once", [7, 64, 500])
+def test_mse_does_not_depend_on_how_the_work_is_cut(scheme: str, at_once: int, monkeypatch) -> None:
+    x = rows(3, 5, 200)
+    whole = error(x, *spanned(x, None, 4, scheme, "mse"), 4, scheme)
+    monkeypatch.setattr(ranges, "AT_ONCE", at_once)  # parts of a row, or a few rows
+    assert torch.allclose(error(x, *spanned(x, None, 4, scheme, "mse"), 4, scheme), whole, rtol=1e-4)
 
 
 @settings(deadline=None)
