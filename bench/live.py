@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from workbench import runtimes
 from workbench.quantization.quantizer import specs
 from workbench.runtimes.timing import compare
 from workbench.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/workbench/loading"))
+from torchvision_stub import declare_torchvision
 
 ROUNDS = 7
 PEER_ROUNDS = 3
@@ -86,9 +90,10 @@ def exact_against_plain() -> tuple[float, float]:
 def quanto_work() -> list[float]:
     """optimum-quanto: quantize weights and activations to 8 bits, calibrate on 512 images, evaluate 10,000.
 
-    Nothing where it cannot be imported: beside some builds of torchvision, transformers cannot either.
+    Nothing where it cannot be imported.
     """
     try:
+        declare_torchvision()  # quanto imports transformers, and that torchvision, which a CPU torch stops
         from optimum.quanto import Calibration, freeze, qint8, quantize
     except ImportError:
         return []
