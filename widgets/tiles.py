@@ -168,7 +168,7 @@ def _factors(low: float, high: float) -> str:
 
 def _flips(report: Report) -> Tile:
     flips, counted = report.flips, report.metric.counted
-    name = "Flips" if counted else "Worse examples"
+    name = "Flips" if counted else "Worse"
     value = Quantity(count(flips.total if counted else flips.lost), f"of {count(flips.n)}")
     if flips.total == 0:
         return _tile(name, value, ("measured", "counted"), [("the same answers", "")])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from widgets import formatting as f
+from workbench.report import MetricInfo
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,29 @@ def test_fixed_reads_back(value):
     text = f.fixed(value)
     assert "-" not in text
     assert float(text.replace(",", "").replace("−", "-")) == pytest.approx(value, abs=0.00501)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "text"),
+    [
+        (0.0044, MetricInfo(), "−0.44"),
+        (-0.0044, MetricInfo(), "+0.44"),
+        (2.093, MetricInfo(name="MAE", share=False, higher_is_better=False), "+2.09"),
+        (0.00213, MetricInfo(name="cosine", share=False), "−0.00213"),
+        (0.0, MetricInfo(name="cosine", share=False), "0"),
+    ],
+)
+def test_a_change_is_that_of_the_value_whatever_end_is_better(loss, metric, text):
+    assert f.change(loss, metric) == text
+
+
+def test_a_score_is_written_in_its_own_unit():
+    assert str(f.score(0.9142, MetricInfo())) == "91.42\u202f%"
+    assert str(f.score(31.234, MetricInfo(name="SQNR", unit="dB", share=False))) == "31.23\u202fdB"
+    assert f.title(MetricInfo(name="top-1 agreement")) == "Top-1 agreement"
+
+
+@given(st.floats(-1e6, 1e6, allow_nan=False))
+def test_small_numbers_keep_three_figures(value):
+    text = f.small(value).replace(",", "").replace("−", "-")
+    assert float(text) == pytest.approx(value, rel=6e-3, abs=6e-6)

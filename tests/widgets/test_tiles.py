@@ -6,6 +6,7 @@ import pytest
 
 from widgets.tiles import Tiles, tiles_view
 from workbench.recipe import Deployment, Recipe
+from workbench.report import Estimate, MetricInfo
 
 
 def tile(view, name):
@@ -120,3 +121,29 @@ def test_the_last_latency_bridges_a_measurement_but_not_to_another_model(session
     assert tile(part.draw(), "Latency")["value"] == "32.0"
     s.baseline = None
     assert tile(part.draw(), "Latency")["value"] == "–"
+
+
+def as_error(report, lost):
+    """The same report of a metric that is better when it is smaller."""
+    metric = MetricInfo(name="MAE", unit="mm", share=False, higher_is_better=False)
+    estimate = Estimate(value=45.6, low=41.0, high=49.0, unit="mm", source="simulated")
+    drop = Estimate(value=lost, low=lost - 1, high=lost + 1, unit="mm", source="simulated")
+    return report.model_copy(update={"metric": metric, "accuracy": estimate, "drop": drop})
+
+
+def test_an_error_that_grows_is_a_loss_in_its_own_unit(report):
+    tile, _, _, flips = tiles_view(as_error(report(), 2.0), report(lost=0, gained=0))["tiles"]
+
+    assert (tile["name"], tile["value"], tile["unit"]) == ("MAE", "45.60", "mm")
+    assert tile["parts"][0] == {"text": "+2.00", "tone": "loss"}
+    assert tile["parts"][1]["text"] == " mm (+1.00 … +3.00)"
+    assert 0 <= tile["bar"]["low"] <= tile["bar"]["at"] <= tile["bar"]["high"] <= tile["bar"]["baseline"]
+    assert flips["name"] == "Worse"
+    assert "worse" in flips["parts"][0]["text"]
+
+
+def test_an_error_that_shrinks_is_a_gain(report):
+    tile = tiles_view(as_error(report(), -2.0), report(lost=0, gained=0))["tiles"][0]
+
+    assert tile["parts"][0] == {"text": "−2.00", "tone": "gain"}
+    assert tile["bar"]["at"] > tile["bar"]["baseline"]

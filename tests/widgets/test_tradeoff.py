@@ -9,6 +9,7 @@ from widgets.naming import names_of
 from widgets.tradeoff import AGAINST, TradeOff, frontier, tradeoff_view
 from workbench.errors import WorkbenchError
 from workbench.recipe import Deployment, Quantization, Recipe
+from workbench.report import Estimate, MetricInfo
 
 
 def quantized(bits, **more):
@@ -99,3 +100,23 @@ def test_the_figure_takes_nothing_and_refuses_other_axes():
     assert tradeoff_figure(()).data[0].name == "frontier"
     with pytest.raises(WorkbenchError, match="'size'"):
         tradeoff_figure((), "weight")
+
+
+def test_the_better_end_of_an_error_is_up(report):
+    metric = MetricInfo(name="MAE", share=False, higher_is_better=False)
+
+    def error(value, size, bits):
+        made = report(Recipe(quantization=Quantization(weight_bits=bits)), size=size)
+        estimate = Estimate(value=value, low=value - 1, high=value + 1, unit="", source="simulated")
+        return made.model_copy(update={"metric": metric, "accuracy": estimate})
+
+    reports = [error(40.0, 400, 8), error(43.0, 200, 4), error(55.0, 100, 2), error(60.0, 300, 3)]
+    view = tradeoff_view(reports, reports[1], None)
+
+    heights = {point["name"]: point["y"] for point in view["points"]}
+    assert heights["W8"] > heights["W4"] > heights["W2"]
+    assert view["points"][1]["low"] < view["points"][1]["y"] < view["points"][1]["high"]
+    assert view["title"] == "MAE"
+    ticks = [(tick["at"], float(tick["text"])) for tick in view["ticks"]]
+    assert ticks == sorted(ticks) and [value for _, value in ticks] == sorted((v for _, v in ticks), reverse=True)
+    assert len(view["axes"][0]["frontier"]) == 3  # W3 is larger than W4 and worse
