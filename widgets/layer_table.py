@@ -17,7 +17,7 @@ from workbench.recipe import Quantization
 from workbench.report import Estimate, LayerRow, MetricInfo
 
 if TYPE_CHECKING:
-    from workbench.bench import LayerInfo
+    from workbench.layers import LayerInfo
 
 FIELDS = {"weight_bits": "weights", "activation_bits": "activations"}
 """What can be set, and the field of `LayerInfo` that says why it cannot be."""

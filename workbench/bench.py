@@ -20,7 +20,7 @@ from workbench.errors import RecipeError, WorkbenchError, nearest
 from workbench.evaluation import Evaluation
 from workbench.files import write_atomically
 from workbench.grid import QuantizedLayer
-from workbench.layers import LeftAlone
+from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
 from workbench.preflight import Preflight, look
 from workbench.quantization.quantizer import specs
@@ -34,21 +34,6 @@ from workbench.trained_students import Teacher, TrainedStudents
 FIRST_EXAMPLES = 1000
 """The first report of a stream rests on as many examples, unless they take longer than `SECONDS_BETWEEN`."""
 SECONDS_BETWEEN = 0.08
-
-
-class LayerInfo(NamedTuple):
-    """A layer that can be quantized."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    weights: str = ""
-    """Why its weights cannot; empty where they can."""
-    activations: str = ""
-    """Why its input cannot; empty where it can."""
-    by_name_only: bool = False
-    """The bits of all layers do not count for it; a recipe has to name it."""
 
 
 class Offer(NamedTuple):
@@ -120,18 +105,7 @@ class Bench:
     @cached_property
     def layers(self) -> tuple[LayerInfo, ...]:
         """The layers that can be quantized, in the order of the module tree."""
-        return tuple(
-            LayerInfo(
-                name,
-                layer.kind,
-                layer.shape,
-                layer.parameters,
-                layer.weights,
-                layer.activations,
-                layer.by_name_only,
-            )
-            for name, layer in self._network.layers.items()
-        )
+        return tuple(layer.info for layer in self._network.layers.values())
 
     @property
     def left_alone(self) -> tuple[LeftAlone, ...]:

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
+
+
+class LayerInfo(NamedTuple):
+    """A layer that can be quantized."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    weights: str = ""
+    """Why its weights cannot; empty where they can."""
+    activations: str = ""
+    """Why its input cannot; empty where it can."""
+    by_name_only: bool = False
+    """The bits of all layers do not count for it; a recipe has to name it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +54,12 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         """Of the weight."""
         return () if self.weight is None else tuple(self.weight.shape)
+
+    @property
+    def info(self) -> LayerInfo:
+        """What a page or a table says of it."""
+        told = self.weights, self.activations, self.by_name_only
+        return LayerInfo(self.name, self.kind, self.shape, self.parameters, *told)
 
     @property
     def parameters(self) -> int:

@@ -22,6 +22,7 @@ from workbench.doubts import about_accuracy, about_inputs, about_outputs
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.evaluation import Evaluation, Outcomes
 from workbench.inputs import Inputs
+from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
 from workbench.outputs import selected
 from workbench.quantization.quantizer import specs
@@ -33,27 +34,6 @@ from workbench.tracing import running
 
 BASELINE_SECONDS = 2.0
 INT8 = Quantization(weight_bits=8, activation_bits=8)
-
-
-class LayerCheck(Value):
-    """One layer, and why a part of it cannot be quantized."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    weights: str = ""
-    """Empty: they can."""
-    activations: str = ""
-    """Empty: they can."""
-
-
-class AloneCheck(Value):
-    """A module whose parameters stay in floating point."""
-
-    name: str
-    kind: str
-    reason: str
 
 
 class RuntimeCheck(Value):
@@ -72,8 +52,8 @@ class Preflight(Value):
 
     model: str
     parameters: int
-    layers: tuple[LayerCheck, ...]
-    left_alone: tuple[AloneCheck, ...] = ()
+    layers: tuple[LayerInfo, ...]
+    left_alone: tuple[LeftAlone, ...] = ()
     runtimes: tuple[RuntimeCheck, ...] = ()
     metric: MetricInfo = MetricInfo(counted=True)
     baseline: Estimate | None = None
@@ -171,18 +151,8 @@ def look(
     found = Preflight(
         model=name,
         parameters=network.parameters,
-        layers=tuple(
-            LayerCheck(
-                name=layer.name,
-                kind=layer.kind,
-                shape=layer.shape,
-                parameters=layer.parameters,
-                weights=layer.weights,
-                activations=layer.activations,
-            )
-            for layer in network.layers.values()
-        ),
-        left_alone=tuple(AloneCheck(**each.__dict__) for each in network.left_alone),
+        layers=tuple(layer.info for layer in network.layers.values()),
+        left_alone=network.left_alone,
         memory=_memory(network, task),
         warnings=(*about_outputs(network, batch), *about_inputs(network, task, told)),
         notes=(*task.notes, *network.notes),

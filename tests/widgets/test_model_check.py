@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from widgets.model_check import ModelCheck, model_check_view
-from workbench.preflight import LayerCheck, Preflight, RuntimeCheck
+from workbench.layers import LayerInfo
+from workbench.preflight import Preflight, RuntimeCheck
 
-LAYER = LayerCheck(name="fc", kind="Linear", shape=(4, 4), parameters=20)
-TABLE = LayerCheck(name="table", kind="Embedding", shape=(4, 4), parameters=16, activations="its input is indices")
-FIXED = LayerCheck(name="own", kind="Own", shape=(2, 2), parameters=4, weights="no", activations="no")
+LAYER = LayerInfo(name="fc", kind="Linear", shape=(4, 4), parameters=20)
+TABLE = LayerInfo(name="table", kind="Embedding", shape=(4, 4), parameters=16, activations="its input is indices")
+FIXED = LayerInfo(name="own", kind="Own", shape=(2, 2), parameters=4, weights="no", activations="no")
 RUNTIMES = (
     RuntimeCheck(runtime="onnxruntime", precision="fp32", works=True, said=""),
     RuntimeCheck(runtime="onnxruntime", precision="int8", works=False, said="no kernel for it"),
