@@ -20,7 +20,7 @@ lab: $(VENV)/.lab ## open JupyterLab on the notebooks
 
 test: $(VENV)/.test chromium ## run all tests, in Chromium too (options: ARGS="-k quantizer")
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
-	WORKBENCH_STORE="$$store" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --nbmake tests notebooks $(ARGS)
+	WORKBENCH_STORE="$$store" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --nbmake tests notebooks $(ARGS)
 
 check: $(VENV)/.test ## lint, formatting and types
 	@$(BIN)/ruff check

@@ -33,6 +33,9 @@ class Bench:
     def follow(self, recipe, cancel):
         yield self.report(recipe)
 
+    def preflight_stream(self, cancel):
+        return iter(())
+
     def report(self, recipe):
         rows = []
         for at, layer in enumerate(self.layers):
