@@ -17,10 +17,11 @@ quantizations = st.builds(
     Quantization,
     weight_bits=bits,
     activation_bits=bits,
-    method=st.sampled_from(["nearest", "naive"]),
-    scheme=st.sampled_from(["symmetric", "affine"]),
+    method=st.sampled_from(["nearest", "naive", "gptq", "quantease", "adaround"]),
+    scheme=st.sampled_from(["symmetric", "affine", "midrise"]),
     granularity=st.sampled_from(["tensor", "channel"]),
-    range=st.sampled_from(["minmax", "percentile", "mse"]),
+    range=st.sampled_from(["minmax", "percentile", "mse", "hessian"]),
+    correction=st.sampled_from(["none", "bias"]),
     layers=st.dictionaries(st.sampled_from(["conv*", "conv1", "fc?", "fc2"]), overrides, max_size=3),
 )
 distillations = st.none() | st.builds(

@@ -183,19 +183,33 @@ def _constant(node: Node) -> Any:
     raise Untranslatable("A constant of text has no torch form here.")
 
 
+# What is called without a tensor is wrapped for torch.fx under its global name, and one of torch's own has none in
+# the module that fx writes: every later trace of the process would fail over it.
+
+
+def filled(*args: Any, **kwargs: Any) -> Tensor:
+    """`torch.full`."""
+    return torch.full(*args, **kwargs)
+
+
+def counted(*args: Any, **kwargs: Any) -> Tensor:
+    """`torch.arange`."""
+    return torch.arange(*args, **kwargs)
+
+
 def _constant_of_shape(node: Node, shape: Value) -> Any:
     value = node.get("value", torch.zeros(1))
     wanted = numbers(shape)
     if all(isinstance(size, int) for size in wanted):
         return torch.full(tuple(wanted), value.item(), dtype=value.dtype)
-    return node.build.call(torch.full, tuple(wanted), value.item(), dtype=value.dtype)
+    return node.build.call(filled, tuple(wanted), value.item(), dtype=value.dtype)
 
 
 def _range(node: Node, start: Value, limit: Value, delta: Value) -> Any:
     bounds = [number(value) for value in (start, limit, delta)]
     if all(isinstance(bound, int | float) for bound in bounds):
         return torch.arange(*bounds)
-    return node.build.call(torch.arange, *bounds)
+    return node.build.call(counted, *bounds)
 
 
 def _tile(_node: Node, x: Value, repeats: Value) -> Any:

@@ -400,3 +400,17 @@ def test_too_large_values_are_refused_before_they_are_made():
         torch.zeros(2**45)
     with BoundedSizes(2**20):
         assert torch.ones(2**8, 2).sum() == 2**9
+
+
+def test_other_models_can_still_be_traced_after_a_graph_that_makes_tensors_of_sizes():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("Add", ["x", "zeros"], ["y"]),
+    ]
+    made = from_onnx(model(nodes, ["n", 3], 13).SerializeToString())
+    assert isinstance(made, torch.fx.GraphModule)
+    x = torch.randn(4, 3)
+
+    assert torch.equal(torch.fx.symbolic_trace(made)(x), x)  # what its sizes make is not a constant of the trace
+    assert torch.equal(torch.fx.symbolic_trace(nn.Identity())(x), x)

@@ -50,6 +50,8 @@ def test_top1_agrees_on_all_test_images(seed: Network, weight: int, activation: 
     [
         Quantization(weight_bits=4, activation_bits=4),
         Quantization(weight_bits=2, activation_bits=8),
+        Quantization(weight_bits=2, activation_bits=8, method="quantease", range="hessian", correction="bias"),
+        Quantization(weight_bits=2, scheme="midrise", method="gptq", correction="bias"),
         Quantization(weight_bits=3, activation_bits=3, range="minmax"),
         Quantization(weight_bits=8),
         Quantization(activation_bits=5),
