@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The values ``(q - zero_point) * scale`` for whole q from quant_min to quant_max.
+    """The values ``(q - zero_point) * scale`` for whole q from quant_min to quant_max, every `stride`-th of them.
 
     Rounding is half to even, as in `torch.fake_quantize_per_tensor_affine` and its per-channel form,
     with which `fake_quantize` agrees bit for bit wherever these define the result.
@@ -26,13 +26,16 @@ class Grid:
     bits: int
     axis: int | None = None
     """The tensor's axis that `scale` runs along; None for one scale."""
+    stride: int = 1
+    """1, or 2 for a mid-rise grid: q is odd, `scale` half the distance of two values, and zero between two of
+    them. Any kernel for whole numbers runs it as it is."""
 
     @property
     def dtype(self) -> torch.dtype:
         """The 8-bit type that holds q."""
         return torch.int8 if self.quant_min < 0 else torch.uint8
 
-    def _along(self, values: Tensor, x: Tensor) -> Tensor:
+    def along(self, values: Tensor, x: Tensor) -> Tensor:
         """Reshapes (channels,) so that it broadcasts along `axis` of x."""
         if self.axis is None:
             return values
@@ -40,10 +43,13 @@ class Grid:
 
     def _rounded(self, x: Tensor) -> Tensor:
         """Q - zero_point as floats, in the layout of x; NaN stays NaN."""
-        scale = self._along(self.scale, x)
-        zero = self._along(self.zero_point, x)
+        scale = self.along(self.scale, x)
+        zero = self.along(self.zero_point, x)
         # torch multiplies by the float32 inverse as well: a division would round differently
-        centred = torch.mul(x, scale.reciprocal()).round_()
+        centred = torch.mul(x, scale.reciprocal())
+        if self.stride == 2:
+            return centred.mul_(0.5).floor_().mul_(2).add_(1).clamp_(self.quant_min, self.quant_max)
+        centred = centred.round_()
         offset = self._offset
         if offset is not None:
             return centred.clamp_(self.quant_min - offset, self.quant_max - offset)
@@ -57,15 +63,15 @@ class Grid:
 
     def quantize(self, x: Tensor) -> Tensor:
         """The nearest q of each value, in the shape of x, as `dtype`."""
-        return (self._rounded(x) + self._along(self.zero_point, x)).to(self.dtype)
+        return (self._rounded(x) + self.along(self.zero_point, x)).to(self.dtype)
 
     def dequantize(self, q: Tensor) -> Tensor:
         """The float32 values of q."""
-        return (q.to(torch.int32) - self._along(self.zero_point, q)).to(torch.float32) * self._along(self.scale, q)
+        return (q.to(torch.int32) - self.along(self.zero_point, q)).to(torch.float32) * self.along(self.scale, q)
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Each value moved to the nearest point of the grid, still float32, in the layout of x."""
-        return self._rounded(x).mul_(self._along(self.scale, x))
+        return self._rounded(x).mul_(self.along(self.scale, x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,8 @@ class QuantizedLayer:
     """Of the layer's input."""
     bias: Tensor | None = None
     """Whole numbers (int32) at `bias_scale`, where weights and activations both lie on grids: integer
-    kernels add the bias to whole-number products, so it has their scale."""
+    kernels add the bias to whole-number products, so it has their scale. float32 where it was corrected for
+    the weights' rounding and the activations stay in floating point."""
     weight_name: str = ""
     """In the model's state."""
     bias_name: str = ""
@@ -106,13 +113,15 @@ class QuantizedLayer:
         return made
 
     def bias_values(self) -> Tensor:
-        """The float32 values of the whole-number bias.
+        """The float32 values of the bias.
 
         Raises:
             ValueError: The layer has none.
         """
         if self.bias is None:
-            raise ValueError(f"{self.name} has no whole-number bias")
+            raise ValueError(f"{self.name} has no bias of its own")
+        if self.bias.is_floating_point():
+            return self.bias
         return self.bias.to(torch.float32) * _per_output(self.bias_scale, self.bias)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,15 @@ from workbench.delivery.artifact import PackedLayer, assemble, layer_bytes, pack
 from workbench.form import Form
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
+from workbench.layers import Layer
 from workbench.outputs import Output, selected
 from workbench.quantization.calibration import Observation, observe
 from workbench.quantization.finding import find_layers
+from workbench.quantization.moments import Moments, MomentStore, collected
 from workbench.quantization.operations import operations
 from workbench.quantization.preparation import prepared
 from workbench.quantization.quantizer import LayerSpec, Quantizer, specs
+from workbench.quantization.rounding import Watch
 from workbench.quantization.simulation import Simulation
 from workbench.randomness import seeded
 from workbench.recipe import Quantization
@@ -122,13 +125,20 @@ class Network:
 
     @cached_property
     def quantizer(self) -> Quantizer:
-        """Calibrated when a first activation is put on a grid."""
+        """Calibrated when a first activation is put on a grid, or a first weight is rounded by its inputs."""
+
+        def examples() -> Inputs:
+            most = max(LEAST_CALIBRATION, int(CALIBRATION_OPERATIONS // max(self.operations, 1)))
+            return self._calibration[:most]
 
         def observations() -> dict[str, Observation]:
-            most = max(LEAST_CALIBRATION, int(CALIBRATION_OPERATIONS // max(self.operations, 1)))
-            return observe(self.module, self.layers, self._calibration[:most], self.batch)
+            return observe(self.module, self.layers, examples(), self.batch)
 
-        return Quantizer(self.layers, observations)
+        def moments(layers: Sequence[Layer], cancel: threading.Event | None) -> dict[str, Moments]:
+            return collected(self.module, layers, examples(), self.batch, cancel)
+
+        modules = dict(self.module.named_modules(remove_duplicate=False))
+        return Quantizer(self.layers, observations, MomentStore(self.layers, modules, moments))
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -155,6 +165,24 @@ class Network:
         return ExportedGraph.cached(
             self._folder / name, self.module, self.layers, self.example, self.output, ragged=ragged
         )
+
+    def prepare(
+        self,
+        asked: Mapping[str, LayerSpec],
+        cancel: threading.Event | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Make the weights that take long, so that what follows does not wait for them.
+
+        Args:
+            asked: What is asked of each layer.
+            cancel: Checked many times a second.
+            progress: Hears the share that is done, 0 to 1.
+
+        Raises:
+            Cancelled: `cancel` was set; layers that were finished are kept.
+        """
+        self.quantizer.prepare(asked, Watch(cancel, progress))
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:
         """The layers that a recipe quantizes at all."""

@@ -149,15 +149,24 @@ class Quantization(Value):
     """Bits per weight; None leaves the weights in floating point."""
     activation_bits: Bits = None
     """Bits per activation at the input of each quantized layer; None leaves them in floating point."""
-    method: Literal["nearest", "naive"] = "nearest"
-    """``nearest``: round to the nearest grid point. ``naive``: the survey's
-    ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``, with neither a scale nor a sign; it ignores the three fields below."""
-    scheme: Literal["symmetric", "affine"] = "symmetric"
-    """Grid of the weights: around zero, or with a zero point. Activations always have a zero point."""
+    method: Literal["nearest", "naive", "gptq", "quantease", "adaround"] = "nearest"
+    """How weights are rounded; activations are rounded to the nearest grid point.
+
+    ``nearest``: to the nearest grid point, at once. ``gptq``, ``quantease``, ``adaround``: so that the layer's
+    output on the calibration data changes least, in parts of a second to seconds; linear layers and convolutions
+    follow, others are rounded to nearest. ``naive``: the survey's ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``,
+    with neither a scale nor a sign; it ignores the four fields below."""
+    scheme: Literal["symmetric", "affine", "midrise"] = "symmetric"
+    """Grid of the weights: around zero, with a zero point, or with zero between two values, as many on either
+    side (for 2 bits; at 8 it is symmetric). Activations always have a zero point."""
     granularity: Literal["tensor", "channel"] = "channel"
     """One scale per weight tensor or per output channel. Activations have one per tensor."""
-    range: Literal["minmax", "percentile", "mse"] = "mse"
-    """Which values the grid spans: all, all but the outermost 0.1 %, or what gives the least squared error."""
+    range: Literal["minmax", "percentile", "mse", "hessian"] = "mse"
+    """Which values the grid spans: all, all but the outermost 0.1 %, or what gives the least squared error;
+    ``hessian`` weighs a weight's error by its input's power on the calibration data (activations: as ``mse``)."""
+    correction: Literal["none", "bias"] = "none"
+    """What follows the rounding: ``bias`` moves each bias so that the layer's mean output on the calibration data
+    stays where it was."""
     layers: Annotated[dict[str, LayerOverride], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
     """Overrides by module name or wildcard (``conv*``). An exact name wins; then the longest wildcard."""
 
@@ -185,6 +194,13 @@ class Quantization(Value):
     def matches(pattern: str, layer: str) -> bool:
         """Whether an override's name or wildcard means a layer."""
         return pattern == layer or fnmatchcase(layer, pattern)
+
+    @property
+    def informed(self) -> bool:
+        """Whether weights or biases depend on what the layers are given on the calibration data."""
+        if self.method == "naive":
+            return False
+        return self.method != "nearest" or self.range == "hessian" or self.correction != "none"
 
     @property
     def active(self) -> bool:

@@ -2,7 +2,8 @@
 
 Layout, for a layer ``fc1`` on grids: ``fc1.weight`` is uint8, the weights' whole numbers from the
 grid's lowest, n bits each, least significant bit first, the last byte filled with zeros;
-``fc1.weight.scale`` float32 and, where one is not zero, ``fc1.weight.zero_point`` beside it;
+``fc1.weight.scale`` float32 and, where one is not zero, ``fc1.weight.zero_point`` beside it; of a
+mid-rise grid, on which every whole number is odd, every second one has a code.
 ``fc1.bias`` int32 where both grids are there. ``activations`` holds scale and zero point of every
 activation grid, one row each. All other tensors are stored as they are. The JSON in the header
 has what is needed to read them, the recipe, and how to undo what was rewritten before quantizing
@@ -52,30 +53,33 @@ class Artifact:
     """The recipe's JSON text."""
 
 
-def pack_bits(q: Tensor, bits: int, lowest: int) -> Tensor:
+def pack_bits(q: Tensor, bits: int, lowest: int, stride: int = 1) -> Tensor:
     """Whole numbers as a stream of bits.
 
     Args:
-        q: Whole numbers from lowest to lowest + 2^bits - 1, any shape.
+        q: Whole numbers from lowest to lowest + (2^bits - 1) * stride, any shape.
         bits: 1 to 8.
         lowest: What is stored as 0.
+        stride: The distance of those that occur: 2 where all are odd.
 
     Returns:
         uint8, shape (ceil(q.numel() * bits / 8),).
     """
-    shifted = (q.flatten().to(torch.int16) - lowest).to(torch.uint8).numpy()
+    shifted = ((q.flatten().to(torch.int16) - lowest) // stride).to(torch.uint8).numpy()
     if bits == 8:
         return torch.from_numpy(shifted.copy())
     spread = np.unpackbits(shifted[:, None], axis=1, count=bits, bitorder="little")
     return torch.from_numpy(np.packbits(spread, bitorder="little"))
 
 
-def unpack_bits(packed: Tensor, bits: int, lowest: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def unpack_bits(
+    packed: Tensor, bits: int, lowest: int, shape: tuple[int, ...], dtype: torch.dtype, stride: int = 1
+) -> Tensor:
     """The reverse of `pack_bits`."""
     count = math.prod(shape)
     spread = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
     values = np.packbits(spread, axis=1, bitorder="little")[:, 0]
-    return (torch.from_numpy(values).to(torch.int16) + lowest).to(dtype).reshape(shape)
+    return (torch.from_numpy(values).to(torch.int16) * stride + lowest).to(dtype).reshape(shape)
 
 
 def pack_layer(layer: QuantizedLayer) -> PackedLayer:
@@ -85,11 +89,13 @@ def pack_layer(layer: QuantizedLayer) -> PackedLayer:
     if layer.weight is not None and layer.weight_grid is not None:
         grid = layer.weight_grid
         name = layer.weight_name
-        tensors[name] = pack_bits(layer.weight, grid.bits, grid.quant_min)
+        tensors[name] = pack_bits(layer.weight, grid.bits, grid.quant_min, grid.stride)
         tensors[f"{name}.scale"] = grid.scale.reshape(-1)
         if bool(grid.zero_point.any()):
             tensors[f"{name}.zero_point"] = grid.zero_point.reshape(-1).to(grid.dtype)
         about["weight"] = [grid.bits, grid.quant_min, grid.quant_max, grid.axis, list(layer.weight.shape)]
+        if grid.stride != 1:
+            about["stride"] = grid.stride
     if layer.bias is not None:
         tensors[layer.bias_name] = layer.bias
     names = (layer.weight_name, layer.bias_name if layer.bias is not None else "")
@@ -181,24 +187,28 @@ def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: A
         bits, low, high, axis, shape = about["weight"]
         packed, scale = tensors[weight_name], tensors[f"{weight_name}.scale"]
         zero = tensors.get(f"{weight_name}.zero_point", torch.zeros(len(scale), dtype=torch.int32)).to(torch.int32)
-        _check_range(bits, low, high)
+        stride = about.get("stride", 1)
+        _check_range(bits, low, high, stride)
         if not all(isinstance(n, int) and n > 0 for n in shape) or -(-math.prod(shape) * bits // 8) != len(packed):
             raise ValueError(f"{weight_name} has {len(packed)} bytes, which is not {bits} bits for {shape}")
         if axis is None:
             scale, zero = scale.reshape(()), zero.reshape(())
         elif len(scale) != shape[axis] or len(zero) != len(scale):
             raise ValueError(f"{weight_name} has {len(scale)} scales for {shape[axis]} channels")
-        weight_grid = Grid(scale.float(), zero, low, high, bits, axis)
-        weight = unpack_bits(packed, bits, low, tuple(shape), weight_grid.dtype)
+        weight_grid = Grid(scale.float(), zero, low, high, bits, axis, stride)
+        weight = unpack_bits(packed, bits, low, tuple(shape), weight_grid.dtype, stride)
     if "input" in about:
         bits, low, high = about["input"]
         _check_range(bits, low, high)
         scale, zero = next(rows)
         activation_grid = Grid(scale.clone(), zero.to(torch.int32), low, high, bits)
-    bias = tensors[bias_name] if bias_name and weight_grid is not None and activation_grid is not None else None
+    bias = tensors[bias_name] if bias_name and weight_grid is not None else None
+    if bias is not None and activation_grid is None and not bias.is_floating_point():
+        raise ValueError(f"{bias_name} is in whole numbers, and the layer's input is not")
     return QuantizedLayer(name, weight, weight_grid, activation_grid, bias, weight_name, bias_name)
 
 
-def _check_range(bits: int, low: int, high: int) -> None:
-    if not (isinstance(bits, int) and 1 <= bits <= 8 and -128 <= low < high <= 255 and high - low < 2**bits):
+def _check_range(bits: int, low: int, high: int, stride: int = 1) -> None:
+    fits = isinstance(bits, int) and 1 <= bits <= 8 and stride in (1, 2) and -128 <= low < high <= 255
+    if not fits or (high - low) // stride >= 2**bits:
         raise ValueError(f"{bits} bits do not span {low} to {high}")

@@ -12,7 +12,9 @@ from torch import Tensor
 from workbench.grid import Grid, QuantizedLayer, whole_bias
 from workbench.layers import Layer
 from workbench.quantization.calibration import Observation
+from workbench.quantization.moments import Moments, MomentStore
 from workbench.quantization.ranges import grid_over, naive_grid, spanned
+from workbench.quantization.rounding import DAMPING, ROUNDINGS, Problem, Watch, on_grid
 from workbench.recipe import Quantization
 from workbench.remembered import Remembered
 
@@ -32,6 +34,7 @@ class WeightSpec(NamedTuple):
     scheme: str
     granularity: str
     range: str
+    correction: str = "none"
 
 
 class ActivationSpec(NamedTuple):
@@ -58,9 +61,15 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
         weight_bits = None if layer.weights else weight_bits
         activation_bits = None if layer.activations else activation_bits
         granularity = q.granularity if layer.axis is not None else "tensor"
+        naive = q.method == "naive"
+        correction = "none" if naive or layer.bias is None else q.correction
+        # how weights are rounded does not change how activations are
+        method, range_ = "naive" if naive else "nearest", "mse" if q.range == "hessian" else q.range
         asked[name] = LayerSpec(
-            WeightSpec(name, weight_bits, q.method, q.scheme, granularity, q.range) if weight_bits else None,
-            ActivationSpec(name, activation_bits, q.method, q.range) if activation_bits else None,
+            WeightSpec(name, weight_bits, q.method, q.scheme, granularity, q.range, correction)
+            if weight_bits
+            else None,
+            ActivationSpec(name, activation_bits, method, range_) if activation_bits else None,
         )
     return asked
 
@@ -68,14 +77,22 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
 class Quantizer:
     """Quantizes the layers of one model, and keeps what it made."""
 
-    def __init__(self, layers: Mapping[str, Layer], observations: Callable[[], Mapping[str, Observation]]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        observations: Callable[[], Mapping[str, Observation]],
+        moments: MomentStore | None = None,
+    ) -> None:
         """
         Args:
             layers: By name.
             observations: Gives what arrives at each layer; asked when a first activation is put on a grid.
+            moments: Of what the weights are multiplied with, for the methods that look at it. Layers that have
+                none are rounded to nearest.
         """
         self.layers = layers
         self._observe = observations
+        self._moments = moments
         self._whole = Remembered(WHOLE_BYTES)
         self._floats = Remembered(FLOAT_BYTES)
         self._weight_grids: dict[WeightSpec, Grid] = {}
@@ -95,7 +112,7 @@ class Quantizer:
         layer = self.layers[name]
         weight, grid = self._weight(spec.weight) if spec.weight else (None, None)
         activation = self.activation_grid(spec.activation) if spec.activation else None
-        bias = self._bias(name, spec) if grid is not None and activation is not None else None
+        bias = self._bias(name, spec)
         return QuantizedLayer(name, weight, grid, activation, bias, layer.weight_name, layer.bias_name)
 
     @torch.inference_mode()
@@ -104,12 +121,33 @@ class Quantizer:
         made, layer = {}, self.layers[name]
         if spec.weight is not None:
             made[layer.weight_name] = self.values(spec.weight)
-            if spec.activation is not None and (bias := self._bias(name, spec)) is not None:
+            if (bias := self._bias(name, spec)) is not None:
                 if (name, spec) not in self._bias_values:
-                    grids = self._weight_grids[spec.weight], self.activation_grid(spec.activation)
+                    activation = self.activation_grid(spec.activation) if spec.activation else None
+                    grids = self._weight_grids[spec.weight], activation
                     self._bias_values[name, spec] = QuantizedLayer(name, None, *grids, bias).bias_values()
                 made[layer.bias_name] = self._bias_values[name, spec]
         return made
+
+    @torch.inference_mode()
+    def prepare(self, asked: Mapping[str, LayerSpec], watch: Watch = Watch()) -> None:  # noqa: B008
+        """Make the weights of a recipe that are not made yet, where they take long.
+
+        Args:
+            asked: What is asked of each layer.
+            watch: Told how much is done, and looked at many times a second.
+
+        Raises:
+            Cancelled: As the watch says. What was made is kept.
+        """
+        slow = [
+            spec.weight
+            for spec in asked.values()
+            if spec.weight is not None and self._informed(spec.weight) and self._whole.get(spec.weight) is None
+        ]
+        for index, spec in enumerate(slow):
+            watch.look(index / len(slow))
+            self._weight(spec, watch.part(index / len(slow), (index + 1) / len(slow)))
 
     @torch.inference_mode()
     def values(self, spec: WeightSpec) -> Tensor:
@@ -144,29 +182,64 @@ class Quantizer:
         return self._activation_grids[spec]
 
     @torch.inference_mode()
-    def _weight(self, spec: WeightSpec) -> tuple[Tensor, Grid]:
+    def _weight(self, spec: WeightSpec, watch: Watch = Watch()) -> tuple[Tensor, Grid]:  # noqa: B008
         def make() -> Tensor:
             layer = self.layers[spec.layer]
-            weight = _weight_of(layer)
-            if spec not in self._weight_grids:
-                self._weight_grids[spec] = _weight_grid(weight, spec, axis=layer.axis or 0)
-            return self._weight_grids[spec].quantize(weight)
+            weight, moments = _weight_of(layer), self._moments_for(spec, watch)
+            rounding = ROUNDINGS.get(spec.method) if moments is not None else None
+            if moments is None or rounding is None:
+                if spec not in self._weight_grids:
+                    self._weight_grids[spec] = _weight_grid(weight, spec, layer.axis or 0, moments)
+                return self._weight_grids[spec].quantize(weight)
+            grid = _weight_grid(weight, spec, layer.axis or 0, moments)
+            problem = Problem.of(weight, grid, _counted(moments, spec))
+            whole, self._weight_grids[spec] = on_grid(rounding(problem, watch), grid, weight)
+            return whole
 
         q = self._whole.made(spec, make)
         return q, self._weight_grids[spec]
 
+    def _informed(self, spec: WeightSpec) -> bool:
+        """Whether the layer's inputs count for its weights or its bias, and are known."""
+        asked = spec.method in ROUNDINGS or spec.range == "hessian" or spec.correction != "none"
+        return asked and spec.method != "naive" and self._moments is not None and self._moments.has(spec.layer)
+
+    def _moments_for(self, spec: WeightSpec, watch: Watch = Watch()) -> Moments | None:  # noqa: B008
+        if self._moments is None or not self._informed(spec):
+            return None
+        return self._moments.get(spec.layer, watch.cancel)
+
     @torch.inference_mode()
     def _bias(self, name: str, spec: LayerSpec) -> Tensor | None:
+        """Of a layer whose weights lie on a grid; None where it stays as it is."""
         bias = self.layers[name].bias
-        if bias is None or spec.weight is None or spec.activation is None:
+        if bias is None or spec.weight is None:
             return None
         if (name, spec) not in self._biases:
-            _, grid = self._weight(spec.weight)
-            activation = self.activation_grid(spec.activation)
-            if activation is None:
+            activation = self.activation_grid(spec.activation) if spec.activation else None
+            corrected = self._corrected(spec.weight, bias.detach())
+            if activation is not None:
+                _, grid = self._weight(spec.weight)
+                made = whole_bias(bias.detach() if corrected is None else corrected, grid, activation)
+            elif corrected is not None:
+                made = corrected
+            else:
                 return None
-            self._biases[name, spec] = whole_bias(bias.detach(), grid, activation)
+            self._biases[name, spec] = made
         return self._biases[name, spec]
+
+    def _corrected(self, spec: WeightSpec, bias: Tensor) -> Tensor | None:
+        """The bias that keeps the mean of the layer's output on the calibration data where it was.
+
+        Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section
+        4.2, with the mean input that was seen in the place of the one that BatchNorm tells.
+        """
+        moments = self._moments_for(spec) if spec.correction == "bias" else None
+        if moments is None:
+            return None
+        change = _weight_of(self.layers[spec.layer]) - self.values(spec)
+        rows = change.reshape(len(moments.mean), -1, moments.mean.shape[-1])
+        return bias + (rows @ moments.mean[..., None]).flatten()
 
 
 def _weight_of(layer: Layer) -> Tensor:
@@ -174,12 +247,26 @@ def _weight_of(layer: Layer) -> Tensor:
     return layer.weight.detach()
 
 
-def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int) -> Grid:
+def _counted(moments: Moments, spec: WeightSpec) -> Tensor:
+    """The moments that count: the bias, where it follows the weights, takes the mean of their change upon itself."""
+    return moments.covariance if spec.correction == "bias" else moments.second
+
+
+def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int, moments: Moments | None = None) -> Grid:
     if spec.method == "naive":
         return naive_grid(spec.bits)
+    counts, how = None, spec.range
+    if how == "hessian":
+        how = "mse"
+        if moments is not None:
+            # a diagonal Hessian of the layer's squared error: a weight's error counts as its input's power does
+            power = _counted(moments, spec).diagonal(dim1=-2, dim2=-1).clamp(min=0)
+            power = power + DAMPING * power.mean(-1, keepdim=True) + TINY  # an input that never came can come yet
+            counts = power.repeat_interleave(len(weight) // len(power), 0)
     if spec.granularity == "tensor":
-        low, high = spanned(weight.reshape(1, -1), None, spec.bits, spec.scheme, spec.range)
+        counts = None if counts is None else counts.reshape(1, -1)
+        low, high = spanned(weight.reshape(1, -1), counts, spec.bits, spec.scheme, how)
         return grid_over(low[0], high[0], spec.bits, spec.scheme)
     rows = weight.transpose(0, axis).flatten(1)
-    low, high = spanned(rows, None, spec.bits, spec.scheme, spec.range)
+    low, high = spanned(rows, counts, spec.bits, spec.scheme, how)
     return grid_over(low, high, spec.bits, spec.scheme, axis)

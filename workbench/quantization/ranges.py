@@ -24,13 +24,18 @@ def grid_over(low: Tensor, high: Tensor, bits: int, scheme: str, axis: int | Non
         low: Smallest values, shape () or (channels,).
         high: Largest values, the same shape.
         bits: 2 to 8.
-        scheme: ``symmetric`` (signed, zero point 0) or ``affine`` (unsigned, zero inside the range).
+        scheme: ``symmetric`` (signed, zero point 0), ``affine`` (unsigned, zero inside the range) or ``midrise``
+            (as many values above zero as below, none at it). The half steps of 8 bits fit into no 8-bit type:
+            there, ``midrise`` is ``symmetric``.
         axis: The axis that the channels run along.
     """
     low, high = low.float().clamp(max=0.0), high.float().clamp(min=0.0)
     steps = 2**bits - 1
     smallest = torch.finfo(torch.float32).eps
-    if scheme == "symmetric":
+    if scheme == "midrise" and bits < 8:
+        scale = (torch.maximum(-low, high) / steps).clamp(min=smallest)
+        return Grid(scale, torch.zeros_like(scale, dtype=torch.int32), -steps, steps, bits, axis, stride=2)
+    if scheme in ("symmetric", "midrise"):
         scale = (torch.maximum(-low, high) / (steps / 2)).clamp(min=smallest)
         zero = torch.zeros_like(scale, dtype=torch.int32)
         return Grid(scale, zero, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, bits, axis)
@@ -49,9 +54,10 @@ def spanned(values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: 
 
     Args:
         values: Shape (rows, n): one range per row.
-        counts: How often each value occurs, shape (n,); None: once each.
+        counts: How often each value occurs, shape (n,), or how much its error counts, shape (rows, n) (``mse``
+            only); None: once each.
         bits: 2 to 8.
-        scheme: ``symmetric`` or ``affine``.
+        scheme: ``symmetric``, ``affine`` or ``midrise``.
         how: ``minmax``, ``percentile`` or ``mse``.
 
     Returns:
@@ -66,7 +72,7 @@ def spanned(values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: 
 
 
 def _percentile(values: Tensor, counts: Tensor | None, scheme: str, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    if scheme == "symmetric":
+    if scheme != "affine":
         values = values.abs()
     ordered, order = values.sort(1)
     weight = torch.ones_like(ordered) if counts is None else counts.to(ordered.dtype)[order]
@@ -76,7 +82,7 @@ def _percentile(values: Tensor, counts: Tensor | None, scheme: str, low: Tensor,
         index = torch.searchsorted(reached, torch.full((len(ordered), 1), share)).clamp(max=ordered.shape[1] - 1)
         return ordered.gather(1, index).squeeze(1)
 
-    if scheme == "symmetric":
+    if scheme != "affine":
         top = at(1 - OUTERMOST)
         return -top, top
     return torch.maximum(low, at(OUTERMOST / 2)), torch.minimum(high, at(1 - OUTERMOST / 2))
@@ -90,11 +96,13 @@ def _least_squares(
     A share shrinks the steps and moves no zero point, so values are divided by the full range's step once, and
     a share then costs one multiplication, a rounding and a clamp by numbers.
     """
+    size = max(1, AT_ONCE // values.shape[1])
+    of_rows = counts.split(size) if counts is not None and counts.dim() == 2 else [counts] * -(-len(values) // size)
     best = torch.cat(
         [
-            _best_shares(rows, counts, grid_over(rows_low, rows_high, bits, scheme, axis=0))
-            for rows, rows_low, rows_high in zip(
-                *(tensor.split(max(1, AT_ONCE // values.shape[1])) for tensor in (values, low, high)), strict=True
+            _best_shares(rows, own, grid_over(rows_low, rows_high, bits, scheme, axis=0))
+            for rows, rows_low, rows_high, own in zip(
+                *(tensor.split(size) for tensor in (values, low, high)), of_rows, strict=True
             )
         ]
     )
@@ -102,21 +110,30 @@ def _least_squares(
 
 
 def _best_shares(values: Tensor, counts: Tensor | None, full: Grid) -> Tensor:
-    """Shares of shape (rows,) for values of shape (rows, n) and the grid over their whole range."""
+    """Shares of shape (rows,) for values of shape (rows, n) and the grid over their whole range.
+
+    Counts have shape (n,) or (rows, n).
+    """
     steps = values * full.scale[:, None].reciprocal()
     # numbers where all rows have one zero point, which is faster
     zero = full.zero_point[:, None].float() if full.quant_min == 0 else 0.0
     least, most = full.quant_min - zero, full.quant_max - zero
     parts = steps.split(AT_ONCE, 1)
-    often = counts.split(AT_ONCE) if counts is not None else (None,) * len(parts)
+    often = counts.split(AT_ONCE, -1) if counts is not None else (None,) * len(parts)
 
     def error(share: Tensor) -> Tensor:
         """Squared errors of each row, shape (rows,), in squares of a full step; the share is () or (rows, 1)."""
         total = torch.zeros(len(values))
         for part, times in zip(parts, often, strict=True):
             scaled = part * share.reciprocal()
-            residual = scaled.round().clamp_(least, most).sub_(scaled)
-            total += residual.square_() @ times if times is not None else torch.linalg.vector_norm(residual, dim=1) ** 2
+            rounded = (scaled * 0.5).floor_().mul_(2).add_(1) if full.stride == 2 else scaled.round()
+            residual = rounded.clamp_(least, most).sub_(scaled)
+            if times is None:
+                total += torch.linalg.vector_norm(residual, dim=1) ** 2
+            elif times.dim() == 2:
+                total += (residual.square_() * times).sum(1)
+            else:
+                total += residual.square_() @ times
         return total * share.flatten().square()
 
     shares = COARSE[torch.stack([error(share) for share in COARSE]).argmin(0)]

@@ -303,7 +303,9 @@ class _Writer:
             if place.transposed:
                 q, axis = q.T, None if axis is None else 1 - axis
             node.input[place.input] = self._dequantized(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
-        if layer.bias is not None and len(node.input) > 2:
+        if layer.bias is not None and len(node.input) > 2 and layer.bias.is_floating_point():
+            node.input[2] = self._tensor(f"{node.name}.bias", layer.bias.numpy())
+        elif layer.bias is not None and len(node.input) > 2:
             scale = layer.bias_scale
             axis = None if scale.dim() == 0 else 0
             if axis == 0:

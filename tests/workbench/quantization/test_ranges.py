@@ -56,7 +56,7 @@ def error(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, n: int, scheme
 
 
 @settings(deadline=None, max_examples=40)
-@given(seeds, st.integers(2, 6), st.sampled_from(["symmetric", "affine"]))
+@given(seeds, st.integers(2, 6), st.sampled_from(["symmetric", "affine", "midrise"]))
 def test_mse_is_close_to_exhaustive_search(seed: int, n: int, scheme: str) -> None:
     x = rows(seed, 3, 1000)
     found = error(x, *spanned(x, None, n, scheme, "mse"), n, scheme)
@@ -66,14 +66,14 @@ def test_mse_is_close_to_exhaustive_search(seed: int, n: int, scheme: str) -> No
 
 
 @settings(deadline=None, max_examples=40)
-@given(seeds, bits, st.sampled_from(["symmetric", "affine"]))
+@given(seeds, bits, st.sampled_from(["symmetric", "affine", "midrise"]))
 def test_mse_is_never_worse_than_minmax(seed: int, n: int, scheme: str) -> None:
     x = rows(seed, 4)
     searched, plain = (error(x, *spanned(x, None, n, scheme, how), n, scheme) for how in ("mse", "minmax"))
     assert (searched <= plain * 1.0001).all()
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("scheme", ["symmetric", "affine", "midrise"])
 @pytest.mark.parametrize("at_once", [7, 64, 500])
 def test_mse_does_not_depend_on_how_the_work_is_cut(scheme: str, at_once: int, monkeypatch) -> None:
     x = rows(3, 5, 200)
@@ -93,6 +93,24 @@ def test_a_count_is_as_good_as_repeating_a_value(seed: int, n: int) -> None:
         written = spanned(repeated, None, n, "affine", how)
         assert torch.allclose(counted[0], written[0], atol=1e-6)
         assert torch.allclose(counted[1], written[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [2**17, 64])
+@pytest.mark.parametrize("scheme", ["symmetric", "affine", "midrise"])
+def test_the_error_can_count_differently_for_each_value(scheme: str, at_once: int, monkeypatch) -> None:
+    monkeypatch.setattr(ranges, "AT_ONCE", at_once)
+    x = rows(7, 4, 200)
+    counts = torch.rand(4, 200, generator=torch.Generator().manual_seed(0)) ** 4
+
+    def lost(weights: torch.Tensor | None) -> torch.Tensor:
+        grid = grid_over(*spanned(x, weights, 3, scheme, "mse"), 3, scheme, axis=0)
+        return ((grid.fake_quantize(x) - x).square() * counts).sum(1)
+
+    assert (lost(counts) <= lost(None) * 1.0001).all()
+    assert lost(counts).sum() < lost(None).sum()
+    alone = [spanned(x[i : i + 1], counts[i], 3, scheme, "mse") for i in range(4)]
+    together = spanned(x, counts, 3, scheme, "mse")
+    assert torch.allclose(torch.cat([low for low, _ in alone]), together[0], rtol=1e-5)
 
 
 def test_percentile_leaves_the_outermost_out() -> None:
