@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +13,26 @@ from typing import NamedTuple
 from torch import nn
 
 from workbench import advice, runtimes
+from workbench.choosing import Choice, choose
 from workbench.comparisons import against, fp32, layer_costs, student_against_control
 from workbench.distillation.trainer import Progress
 from workbench.doubts import expectations
 from workbench.environment import environment, environment_key
-from workbench.errors import RecipeError, WorkbenchError, nearest
+from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.evaluation import Evaluation
 from workbench.files import write_atomically
 from workbench.grid import QuantizedLayer
 from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
+from workbench.planning.forecast import Cost, Forecast
+from workbench.planning.latency import fast_enough
+from workbench.planning.plan import Budget, Plan
+from workbench.planning.planner import Planner
+from workbench.planning.sensitivity import Progress as Measured
+from workbench.planning.space import Space
 from workbench.preflight import Preflight, look
 from workbench.quantization.quantizer import specs
-from workbench.recipe import Deployment, Distillation, Recipe
+from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
 from workbench.store import Store
@@ -34,6 +42,8 @@ from workbench.trained_students import Teacher, TrainedStudents
 FIRST_EXAMPLES = 1000
 """The first report of a stream rests on as many examples, unless they take longer than `SECONDS_BETWEEN`."""
 SECONDS_BETWEEN = 0.08
+PLANNED_BITS = (2, 3, 4, 6, 8)
+"""What a planned layer's weights can have, unless other bits are named."""
 
 
 class Offer(NamedTuple):
@@ -180,6 +190,11 @@ class Bench:
             raise RecipeError(f"deployment.device: {deployment.runtime} does not run on {deployment.device} here.")
         if recipe.distillation is not None:
             self._students.check(recipe.distillation)
+        elif self._network.graph_only and recipe.quantization.informed:
+            raise RecipeError(
+                "quantization: what the layers of an ONNX graph are given cannot be looked at here. Choose "
+                "method='nearest', a range other than 'hessian', and correction='none'."
+            )
 
     # Measuring
 
@@ -189,21 +204,42 @@ class Bench:
             return None
         return self.store.get(recipe.key, self._model_key(recipe), self.task.key, environment_key())
 
-    def measure(self, recipe: Recipe, cancel: threading.Event | None = None) -> Report:
+    def measure(
+        self,
+        recipe: Recipe,
+        cancel: threading.Event | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Report:
         """All examples, all numbers. Trains the recipe's student first if that was not done yet.
+
+        Args:
+            recipe: What is measured.
+            cancel: Ends it.
+            progress: See `stream`.
 
         Raises:
             RecipeError: See `check`.
             Cancelled: `cancel` was set; nothing is kept.
         """
-        *_, report = self.follow(recipe, cancel)
+        *_, report = self.follow(recipe, cancel, progress)
         return report
 
-    def stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
+    def stream(
+        self,
+        recipe: Recipe,
+        cancel: threading.Event | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Report]:
         """Reports that grow with the examples seen, the first within 100 ms (seed-cnn), until all were.
 
         Accuracy, drop and flips carry intervals from the first report on; size and layers are exact
         at once; latency is left to `measure`.
+
+        Args:
+            recipe: What is measured.
+            cancel: Ends it.
+            progress: Hears how much of the weights' rounding is done, 0 to 1, where the method takes long:
+                the first report waits for it.
 
         Raises:
             RecipeError: See `check`.
@@ -213,6 +249,7 @@ class Bench:
         started = time.perf_counter()
         network = self._network_for(recipe, cancel)
         asked = specs(recipe.quantization, network.layers)
+        network.prepare(asked, cancel, progress)
         size = Estimate.exact(len(network.artifact(recipe.quantization, recipe.to_json())), "B")
         rows = network.rows(recipe.quantization)
         spoken = started
@@ -243,7 +280,12 @@ class Bench:
                 environment=environment(),
             )
 
-    def follow(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Report]:
+    def follow(
+        self,
+        recipe: Recipe,
+        cancel: threading.Event | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Report]:
         """As `stream`, then the same report with more: control and teacher, latency, layer costs, advice.
 
         The last report is final and kept in the store; a recipe that was measured before comes from there.
@@ -251,9 +293,10 @@ class Bench:
         self.check(recipe)
         known = self.known(recipe)
         if known is not None:
+            self.forecast.observe(known)
             yield known
             return
-        for report in self.stream(recipe, cancel):
+        for report in self.stream(recipe, cancel, progress):
             yield report
         if recipe.distillation is not None:
             trained = self._students.get(recipe.distillation, cancel)
@@ -269,6 +312,7 @@ class Bench:
         told = advice.advise(report, self.baseline, lambda other: against(*on, (recipe, other), cancel))
         report = report.model_copy(update={"advice": told})
         self.store.put(report, self._model_key(recipe), self.task.key, environment_key())
+        self.forecast.observe(report)
         yield report
 
     # Students
@@ -323,7 +367,165 @@ class Bench:
             raise WorkbenchError(f"{path} cannot be written: {error}.") from error
         return path
 
+    # Choosing a method
+
+    def auto(self, recipe: Recipe, seconds: float = 20.0, cancel: threading.Event | None = None) -> Recipe:
+        """The recipe with the method, grid and range that suit its bits best on the calibration data.
+
+        Args:
+            recipe: Whose bits, layers and granularity are kept.
+            seconds: How long methods are tried: 2, 20 or 120, say.
+            cancel: Ends it at once; the best so far is returned.
+
+        Raises:
+            RecipeError: See `check`.
+        """
+        *_, last = self.auto_stream(recipe, seconds, cancel)
+        return last.recipe
+
+    def auto_stream(
+        self, recipe: Recipe, seconds: float = 20.0, cancel: threading.Event | None = None
+    ) -> Iterator[Choice]:
+        """As `auto`: the best so far, at once and after each candidate. Ends, and raises nothing, at `cancel`."""
+        self.check(recipe)
+        return choose(self._network_for(recipe, cancel), self.task, recipe, seconds, cancel)
+
+    # Predicting
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """What predictions rest on."""
+        return Forecast(self._network, self.task, lambda: self.baseline, self.store.folder)
+
+    def predict(self, recipe: Recipe) -> Report:
+        """What a recipe will cost, in milliseconds: every estimate that is not exact is predicted.
+
+        The first recipe of a method (all but bits and layers) takes seconds, in which the effects of single
+        layers are measured on calibration data; `sensitivity_stream` does that ahead, with progress, and
+        every report that is measured sharpens what is predicted next. Latency is there if the same kernels
+        were timed before.
+
+        Raises:
+            RecipeError: See `check`; or the recipe is for a student.
+        """
+        self.check(recipe)
+        if not self.forecast.known(recipe):
+            for _ in self.forecast.measure(recipe.quantization):
+                pass
+        return self.forecast.predict(recipe)
+
+    def predictable(self, recipe: Recipe) -> bool:
+        """Whether `predict` answers in milliseconds."""
+        return recipe.distillation is None and self.forecast.known(recipe)
+
+    def sensitivity(
+        self, quantization: Quantization | None = None, cancel: threading.Event | None = None
+    ) -> tuple[Cost, ...]:
+        """What each layer's weights and activations alone cost at each bit-width, on calibration data.
+
+        Args:
+            quantization: The method; its bits and layers do not count.
+            cancel: Checked before every batch; what was measured is kept.
+
+        Raises:
+            Cancelled: `cancel` was set.
+        """
+        for _ in self.sensitivity_stream(quantization, cancel):
+            pass
+        return self.forecast.costs(quantization or Quantization())
+
+    def sensitivity_stream(
+        self, quantization: Quantization | None = None, cancel: threading.Event | None = None
+    ) -> Iterator[Measured]:
+        """As `sensitivity`: measures, and says after every run over the calibration data how far it is.
+
+        Raises:
+            Cancelled: `cancel` was set.
+        """
+        return self.forecast.measure(quantization or Quantization(), cancel)
+
+    def plan(
+        self,
+        *,
+        max_bytes: float | None = None,
+        max_drop: float | None = None,
+        max_latency: float | None = None,
+        runtime: str | None = None,
+        bits: Sequence[int] = PLANNED_BITS,
+        evaluations: int = 20,
+        template: Recipe | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Plan:
+        """The best mix of weight bits under a budget, and why.
+
+        With `max_bytes` that is the least drop, with `max_drop` alone the fewest bytes, with neither the point
+        where the frontier bends. What is measured is chosen from, so the best report looks a little better than
+        it is: by less than its interval, which does not count the choosing.
+
+        Args:
+            max_bytes: Of the file.
+            max_drop: In the metric's unit, a fraction for shares: 0.005 is half a point.
+            max_latency: Seconds a call takes here; measured once for each kind of kernel.
+            runtime: What runs it; the template's by default.
+            bits: What each layer's weights can have.
+            evaluations: How many mixes may be measured on all examples; 0: all is predicted.
+            template: All that is not planned: method, activations, deployment; layers that it names keep their
+                bits. By default 8-bit activations and nothing else.
+            cancel: Ends the search; the best so far is returned.
+
+        Raises:
+            PlanError: No mix keeps the budget; what comes nearest is named.
+            RecipeError: See `check`.
+        """
+        budget = {"max_bytes": max_bytes, "max_drop": max_drop, "max_latency": max_latency}
+        settings = {"runtime": runtime, "bits": bits, "evaluations": evaluations, "template": template}
+        *_, plan = self.plan_stream(**budget, **settings, cancel=cancel)  # type: ignore[arg-type]
+        return plan
+
+    def plan_stream(
+        self,
+        *,
+        max_bytes: float | None = None,
+        max_drop: float | None = None,
+        max_latency: float | None = None,
+        runtime: str | None = None,
+        bits: Sequence[int] = PLANNED_BITS,
+        evaluations: int = 20,
+        template: Recipe | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Plan]:
+        """As `plan`: plans that get better, from a first guess on; `Plan.stage` says what is being done.
+
+        After `cancel` the last one is the best so far. Its arguments and errors are those of `plan`.
+        """
+        template = template or Recipe(quantization=Quantization(activation_bits=8))
+        if runtime is not None:
+            template = template.replace(deployment=template.deployment.replace(runtime=runtime))
+        self.check(template)
+        budget = Budget(max_bytes=max_bytes, max_drop=max_drop, max_latency=max_latency)
+        if max_latency is not None:
+            with contextlib.suppress(Cancelled):  # the plan will show that it is not known
+                template = fast_enough(template, max_latency, lambda recipe: self._with_latency(recipe, cancel))
+        space = Space(template, bits, self._network.layers)
+        yield from Planner(self.forecast, space, budget, self._planned).stream(evaluations, cancel)
+
     # Inside
+
+    def _with_latency(self, recipe: Recipe, cancel: threading.Event | None) -> Report:
+        """A predicted report with the latency of its kernels, which are timed once."""
+        report = self.forecast.predict(recipe)
+        if report.latency is None:
+            self.forecast.observe(self._timed(report, cancel))
+            report = self.forecast.predict(recipe)
+        return report
+
+    def _planned(self, recipe: Recipe, cancel: threading.Event | None) -> Report:
+        known = self.known(recipe)
+        if known is not None:
+            return known
+        *_, report = self.stream(recipe, cancel)
+        foreseen = self.forecast.predict(recipe)
+        return report.model_copy(update={"latency": foreseen.latency, "speedup": foreseen.speedup})
 
     def _model_key(self, recipe: Recipe) -> str:
         """The model's weights and, with a student, the student's: a cancelled training makes other ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class WorkbenchError(ValueError):
@@ -24,6 +25,19 @@ class StoreError(WorkbenchError):
 
 class LoadError(WorkbenchError):
     """A model file, folder or name that cannot be loaded: absent, damaged, unsafe, or not what the model needs."""
+
+
+class PlanError(WorkbenchError):
+    """No choice keeps the budgets; the text and `nearest` say which one comes nearest."""
+
+    def __init__(self, text: str, nearest: Any = None) -> None:
+        """
+        Args:
+            text: What cannot be kept, and what can.
+            nearest: The report of what comes nearest.
+        """
+        super().__init__(text)
+        self.nearest = nearest
 
 
 class Cancelled(Exception):  # noqa: N818 - the caller asked for it, so it is not an error

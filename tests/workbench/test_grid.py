@@ -75,3 +75,18 @@ def test_layout_and_input_are_kept() -> None:
     made = Grid(torch.tensor(0.1), torch.tensor(3, dtype=torch.int32), 0, 15, 4).fake_quantize(x)
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(x, before)
+
+
+@given(st.integers(1, 7), st.floats(2**-10, 2**5, width=32), st.integers(0, 10**6))
+def test_mid_rise_takes_the_nearest_of_as_many_values_on_either_side_of_zero(n: int, scale: float, seed: int) -> None:
+    most = 2**n - 1
+    grid = Grid(torch.tensor(scale), torch.tensor(0, dtype=torch.int32), -most, most, n, stride=2)
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed)) * scale * most
+    every = torch.arange(-most, most + 1, 2) * torch.tensor(scale)
+    assert len(every) == 2**n
+    nearest = (x[..., None] - every).abs().amin(-1)
+    assert torch.allclose((grid.fake_quantize(x) - x).abs(), nearest, rtol=1e-5, atol=1e-6 * scale)
+    q = grid.quantize(x)
+    assert q.dtype == torch.int8
+    assert bool((q % 2 != 0).all())
+    assert torch.equal(grid.dequantize(q), grid.fake_quantize(x))

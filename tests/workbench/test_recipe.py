@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -163,3 +164,23 @@ def test_labels_are_short_and_tell_recipes_apart() -> None:
 
 def test_the_face_of_the_package() -> None:
     assert {"Bench", "Recipe", "Quantization", "Distillation", "Deployment", "Task", "zoo"} <= set(dir(workbench))
+
+
+def test_a_recipe_of_before_means_what_it_meant() -> None:
+    text = '{"quantization": {"weight_bits": 4, "method": "nearest", "scheme": "affine", "range": "mse"}}'
+    assert Recipe.from_json(text).quantization == Quantization(weight_bits=4, scheme="affine")
+
+
+@pytest.mark.parametrize("field", ["method", "scheme", "granularity", "range", "correction"])
+def test_a_wrong_value_is_answered_with_the_right_ones(field: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Quantization(**{field: "magic"})
+    allowed = get_args(Quantization.model_fields[field].annotation)
+    assert all(repr(value) in str(caught.value) for value in allowed)
+
+
+def test_what_depends_on_the_layers_inputs_says_so() -> None:
+    assert not Quantization(range="percentile", scheme="midrise").informed
+    assert not Quantization(method="naive", range="hessian", correction="bias").informed
+    for field, value in (("method", "gptq"), ("range", "hessian"), ("correction", "bias")):
+        assert Quantization(**{field: value}).informed

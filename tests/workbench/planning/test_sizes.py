@@ -54,12 +54,19 @@ NETWORKS: dict[str, tuple[Network, Sizes]] = {}
 @given(
     data=st.data(),
     kind=st.sampled_from(["plain", "tied", "named"]),
-    scheme=st.sampled_from(["symmetric", "affine"]),
+    scheme=st.sampled_from(["symmetric", "affine", "midrise"]),
     granularity=st.sampled_from(["tensor", "channel"]),
+    correction=st.sampled_from(["none", "bias"]),
     common=st.tuples(bits, bits),
 )
 def test_it_is_the_length_of_the_file(
-    tmp_path: Path, data: st.DataObject, kind: str, scheme: str, granularity: str, common: tuple[int | None, int | None]
+    tmp_path: Path,
+    data: st.DataObject,
+    kind: str,
+    scheme: str,
+    granularity: str,
+    correction: str,
+    common: tuple[int | None, int | None],
 ) -> None:
     if kind not in NETWORKS:
         made = network(kind, tmp_path)
@@ -73,6 +80,7 @@ def test_it_is_the_length_of_the_file(
         scheme=scheme,  # type: ignore[arg-type]
         granularity=granularity,  # type: ignore[arg-type]
         range="minmax",
+        correction=correction,  # type: ignore[arg-type]
         layers=layers,
     )
     text = Recipe(quantization=quantization).to_json()

@@ -1,0 +1,140 @@
+"""Which method suits a network at given bits: tried one after the other on calibration data, until time is up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from workbench.errors import Cancelled
+from workbench.inputs import Inputs
+from workbench.metrics import TopK
+from workbench.network import Network
+from workbench.outputs import selected
+from workbench.quantization.quantizer import specs
+from workbench.recipe import Quantization, Recipe
+from workbench.task import Task
+
+CANDIDATES: tuple[dict[str, str], ...] = (
+    {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
+    {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "affine"},
+    {"method": "adaround", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
+    {"method": "adaround", "range": "hessian", "correction": "bias", "scheme": "affine"},
+    {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "midrise"},
+    {"method": "gptq", "range": "hessian", "correction": "bias", "scheme": "affine"},
+    {"method": "quantease", "range": "mse", "correction": "bias", "scheme": "symmetric"},
+    {"method": "quantease", "range": "hessian", "correction": "none", "scheme": "symmetric"},
+    {"method": "nearest", "range": "mse", "correction": "none", "scheme": "symmetric"},
+)
+"""In the order in which they are tried: what most often came first on other data than the tests' comes first."""
+OPERATIONS = 2e12
+"""Floating point operations for the outputs of all candidates at most; a large model gets fewer examples."""
+LEAST_EXAMPLES = 16
+SURE = 2.0
+"""Standard errors of the paired difference: smaller ones do not displace what was found earlier."""
+TINY = 1e-30
+
+
+class Choice(NamedTuple):
+    """What was found so far."""
+
+    recipe: Recipe
+    """The best one; it says everything, so that it gives the same numbers wherever it is measured."""
+    loss: float
+    """Of its outputs against fp32's on the calibration data: KL divergence of classes, or noise over signal."""
+    tried: int
+    total: int
+
+
+class _Deadline(threading.Event):
+    """Set when time is up, or when another event is: no thread has to wait for it."""
+
+    def __init__(self, seconds: float, other: threading.Event | None) -> None:
+        super().__init__()
+        self._end = time.monotonic() + seconds
+        self._other = other
+
+    def is_set(self) -> bool:
+        return time.monotonic() >= self._end or (self._other is not None and self._other.is_set())
+
+
+def choose(
+    network: Network, task: Task, recipe: Recipe, seconds: float, cancel: threading.Event | None = None
+) -> Iterator[Choice]:
+    """Try methods, grids and ranges for a recipe's bits, and keep what changes the outputs least.
+
+    The recipe's own method comes first; another one takes its place where it is better by more than chance
+    (paired over the calibration examples). Test data is never looked at.
+
+    Args:
+        network: What is quantized.
+        task: Gives the calibration data.
+        recipe: Whose bits, layers and granularity are kept.
+        seconds: After as many, or when `cancel` is set, it ends within a moment, and the last choice stands.
+        cancel: Ends it.
+
+    Yields:
+        The best so far, at once and after every candidate.
+    """
+    end = _Deadline(seconds, cancel)
+    quantization = recipe.quantization
+    candidates = [quantization]
+    if not network.graph_only and any(spec.weight for spec in specs(quantization, network.layers).values()):
+        candidates += [
+            each for each in (quantization.replace(**fields) for fields in CANDIDATES) if each != quantization
+        ]
+    total = len(candidates)
+    yield Choice(recipe, float("inf"), 0, total)
+    affordable = int(OPERATIONS // (total * max(network.operations, 1.0)))
+    calibration = task.calibration[: max(LEAST_EXAMPLES, affordable)]
+    best, losses = recipe, None
+    try:
+        reference = _outputs(network, task, calibration, Quantization(), end)
+        classes = isinstance(task.metrics_for(reference[0])[0], TopK)
+        for tried, candidate in enumerate(candidates, start=1):
+            found = _losses(_outputs(network, task, calibration, candidate, end), reference, classes)
+            if losses is None or _surely_less(found, losses):
+                best, losses = recipe.replace(quantization=candidate), found
+            yield Choice(best, float(losses.mean()), tried, total)
+    except Cancelled:
+        return
+
+
+def _outputs(
+    network: Network, task: Task, calibration: Inputs, quantization: Quantization, end: threading.Event
+) -> list[Tensor]:
+    asked = specs(quantization, network.layers)
+    network.prepare(asked, end)
+    made = []
+    with torch.inference_mode():
+        for part in calibration.batches(torch.arange(len(calibration)), network.batch):
+            if end.is_set():
+                raise Cancelled
+            made.append(selected(network.simulation.run(calibration[part].channels_last(), asked), task.output))
+    return made
+
+
+def _losses(outputs: list[Tensor], reference: list[Tensor], classes: bool) -> Tensor:
+    """One number per example, float64."""
+    pairs = zip(outputs, reference, strict=True)
+    return torch.cat([_divergence(*pair, classes) for pair in pairs]).nan_to_num(1e6, 1e6, 1e6)
+
+
+def _divergence(outputs: Tensor, reference: Tensor, classes: bool) -> Tensor:
+    """KL divergence of the classes of logits, shape (n, classes); noise over signal power of anything else."""
+    ours, theirs = outputs.double(), reference.double()
+    if classes:
+        one, other = F.log_softmax(ours, 1), F.log_softmax(theirs, 1)
+        return (other.exp() * (other - one)).sum(1)
+    return (ours - theirs).square().reshape(len(ours), -1).mean(1) / theirs.square().mean().clamp(min=TINY)
+
+
+def _surely_less(found: Tensor, losses: Tensor) -> bool:
+    difference = found - losses
+    error = difference.std() / len(difference) ** 0.5 if len(difference) > 1 else torch.zeros(())
+    return bool(difference.mean() + SURE * error < 0)
