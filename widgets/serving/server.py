@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -27,6 +28,8 @@ from voila.request_info_handler import RequestInfoSocketHandler
 from voila.tornado.handler import TornadoVoilaHandler
 
 from workbench.errors import WorkbenchError
+
+STOPS = 5
 
 TEMPLATE = Path(__file__).parent / "templates" / "workbench"
 PORTS = range(8866, 8916)
@@ -222,9 +225,20 @@ class Server(Voila):
         shutil.rmtree(self.connection_dir, ignore_errors=True)
 
     async def _stop_kernels(self) -> None:
-        await ensure_async(self.kernel_manager.shutdown_all())
+        await self._stop_all()
         for kernel in self.kernel_manager.list_kernel_ids():
-            await ensure_async(self.kernel_manager.shutdown_kernel(kernel, now=True))
+            with contextlib.suppress(web.HTTPError):  # it ended by itself meanwhile
+                await ensure_async(self.kernel_manager.shutdown_kernel(kernel, now=True))
+
+    async def _stop_all(self) -> None:
+        """As often as a kernel that ended by itself meanwhile stops the manager from going on to the others."""
+        for _ in range(STOPS):
+            try:
+                await ensure_async(self.kernel_manager.shutdown_all())
+            except web.HTTPError as error:
+                self.log.debug("a kernel was gone before it was stopped: %s", error)
+            else:
+                return
 
 
 def _is_loopback(ip: str) -> bool:
