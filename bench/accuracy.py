@@ -216,7 +216,8 @@ def main() -> None:
     runs = []
     for sample in range(SAMPLES):
         calibration = images[sample * SIZE : (sample + 1) * SIZE]
-        runs.append({**ours(calibration, options.seconds), **theirs(calibration)})
+        with contextlib.redirect_stdout(sys.stderr):  # peers are talkative
+            runs.append({**ours(calibration, options.seconds), **theirs(calibration)})
         print(f"sample {sample + 1} of {SAMPLES} done", file=sys.stderr)
     print(f"seed-cnn, points against fp32 on 10,000 images: mean (worst) of {SAMPLES} calibration samples, seconds\n")
     print(f"{'':28}" + "".join(f"{f'W{w}A{a}':>24}" for w, a in SETTINGS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,10 @@ from workbench.quantization.finding import CONVOLUTIONS
 from workbench.randomness import seeded
 from workbench.tracing import running
 
-POSITIONS = 16_384
-"""Of a layer's input at most, drawn over all calibration examples: a convolution has thousands in one picture."""
+POSITIONS = (1024, 16_384)
+"""Of a layer's input, drawn over all calibration examples: a convolution has thousands in one picture."""
+POSITIONS_PER_INPUT = 16
+"""Between these: a covariance of n values needs many times n samples."""
 WIDEST = 8192
 """Inputs of one output at most; the moments of a wider layer would not fit into memory (n squared numbers)."""
 MOMENT_BYTES = 256 * 2**20
@@ -33,14 +36,16 @@ class Moments:
     """Of the n values that one output of a layer is a weighted sum of; groups of a convolution have their own."""
 
     second: Tensor
-    """float32, shape (groups, n, n): the mean of x x^T."""
+    """float32, shape (groups, n, n): the mean of x x^T, over the positions that were drawn."""
+    drawn: Tensor
+    """float32, shape (groups, n): the mean over the same positions."""
     mean: Tensor
-    """float32, shape (groups, n)."""
+    """float32, shape (groups, n): over all positions."""
 
     @property
     def covariance(self) -> Tensor:
         """What is left of `second` where the bias follows the weights' change."""
-        return self.second - self.mean[:, :, None] * self.mean[:, None, :]
+        return self.second - self.drawn[:, :, None] * self.drawn[:, None, :]
 
 
 Collect = Callable[[Sequence[Layer], threading.Event | None], Mapping[str, Moments]]
@@ -141,17 +146,22 @@ def collected(
     random = torch.Generator().manual_seed(0)
     modules = dict(model.named_modules())
     sums: dict[str, list[Any]] = {}
-    share = batch / max(len(inputs), 1)
+    shapes = {layer.name: problem_shape(layer, modules) or (1, 1) for layer in layers}
+    least, largest = POSITIONS
+    most = {
+        name: math.ceil(min(max(least, POSITIONS_PER_INPUT * n), largest) * min(1.0, batch / max(len(inputs), 1)))
+        for name, (_, n) in shapes.items()
+    }
 
     def hook(name: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         x = first_tensor(args, kwargs) if threading.get_ident() == thread else None
         if x is None or not x.numel():
             return
-        seen = patches(module, x.float().nan_to_num(0, 0, 0), max(1, int(POSITIONS * share)), random)
-        held = sums.setdefault(name, [0, 0.0, 0.0])
-        held[0] += seen.shape[1]
-        held[1] = held[1] + seen.sum(1)
-        held[2] = held[2] + seen.transpose(1, 2) @ seen
+        seen = patches(module, x, most[name], random).float().nan_to_num(0, 0, 0)
+        total, count = summed(module, x)
+        new = (seen.shape[1], seen.transpose(1, 2) @ seen, seen.sum(1), count, total.float().nan_to_num(0, 0, 0))
+        held = sums.get(name)
+        sums[name] = list(new) if held is None else [one + other for one, other in zip(held, new, strict=True)]
 
     hooks = [
         modules[site].register_forward_pre_hook(
@@ -170,11 +180,15 @@ def collected(
     finally:
         for each in hooks:
             each.remove()
-    made = {name: Moments(second / count, total / count) for name, (count, total, second) in sums.items()}
+    made = {
+        name: Moments(second / drawn, first / drawn, total / count)
+        for name, (drawn, second, first, count, total) in sums.items()
+    }
     for layer in layers:
         if layer.name not in made:
-            groups, n = problem_shape(layer, modules) or (1, 1)
-            made[layer.name] = Moments(torch.eye(n).expand(groups, n, n), torch.zeros(groups, n))
+            groups, n = shapes[layer.name]
+            nothing = torch.zeros(groups, n)
+            made[layer.name] = Moments(torch.eye(n).expand(groups, n, n), nothing, nothing)
     return made
 
 
@@ -193,6 +207,29 @@ def patches(module: nn.Module, x: Tensor, most: int, random: torch.Generator) ->
     if isinstance(module, nn.Linear):
         flat = x.reshape(-1, x.shape[-1])
         return flat[_drawn(len(flat), most, random)][None]
+    windows = _windows(module, x)
+    where = windows.shape[: windows.dim() // 2]  # examples and positions; channels and the kernel follow
+    drawn = _drawn(where.numel(), most, random)
+    seen = windows[torch.unravel_index(drawn, where)]
+    return seen.reshape(len(drawn), _groups(module), -1).transpose(0, 1)
+
+
+def summed(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+    """The sum of `patches` over all positions, shape (groups, n), and how many there are."""
+    if isinstance(module, nn.Linear):
+        flat = x.reshape(-1, x.shape[-1])
+        return flat.sum(0)[None], len(flat)
+    spatial = len(module.kernel_size)  # type: ignore[arg-type]
+    batch = x if x.dim() == spatial + 2 else x[None]
+    # padding and windows are linear, so that the examples can be added first
+    windows = _windows(module, batch.sum(0, keepdim=True))
+    positions = tuple(range(spatial + 1))
+    total = windows.sum(positions).reshape(_groups(module), -1)
+    return total, len(batch) * windows.shape[1 : spatial + 1].numel()
+
+
+def _windows(module: nn.Module, x: Tensor) -> Tensor:
+    """What a convolution sees, as a view: shape (examples, *positions, channels, *kernel)."""
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         raise TypeError(f"{type(module).__name__} has no patches")
     spatial = len(module.kernel_size)
@@ -204,12 +241,11 @@ def patches(module: nn.Module, x: Tensor, most: int, random: torch.Generator) ->
         zip(module.kernel_size, module.stride, module.dilation, strict=True), start=2
     ):
         windows = windows.unfold(axis, (size - 1) * dilation + 1, stride)[..., ::dilation]
-    # (examples, channels, *positions, *kernel), still a view
-    windows = windows.movedim(1, spatial + 1)
-    where = windows.shape[: spatial + 1]
-    drawn = _drawn(where.numel(), most, random)
-    seen = windows[torch.unravel_index(drawn, where)]
-    return seen.reshape(len(drawn), module.groups, -1).transpose(0, 1)
+    return windows.movedim(1, spatial + 1)
+
+
+def _groups(module: nn.Module) -> int:
+    return int(getattr(module, "groups", 1))
 
 
 def _drawn(count: int, most: int, random: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from workbench.errors import Cancelled
 from workbench.inputs import Inputs
 from workbench.quantization import moments
 from workbench.quantization.finding import find_layers
-from workbench.quantization.moments import MomentStore, collected, patches, problem_shape
+from workbench.quantization.moments import MomentStore, collected, patches, problem_shape, summed
 
 LAYERS = {
     "plain": (nn.Conv2d(3, 4, 3), (2, 3, 8, 7)),
@@ -33,6 +33,9 @@ def test_rows_times_patches_is_the_layers_output(name: str) -> None:
     seen = patches(layer, x, 10**6, torch.Generator())  # (groups, positions, n)
     made = seen @ layer.weight.detach().reshape(len(seen), -1, seen.shape[-1]).transpose(1, 2)
     outputs = made.transpose(0, 1).flatten(1) + layer.bias.detach()  # (positions, outputs)
+    total, count = summed(layer, x)
+    assert count == seen.shape[1]
+    assert torch.allclose(total, seen.sum(1), atol=1e-4)
     expected = layer(x).detach()
     if not isinstance(layer, nn.Linear):
         expected = expected.movedim(1, -1)
@@ -67,7 +70,7 @@ def test_some_positions_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     net = model()
     layers, _ = find_layers(net, INPUTS[:2])
     exact = collected(net, [layers["0"]], INPUTS, 16)["0"].second
-    monkeypatch.setattr(moments, "POSITIONS", 600)
+    monkeypatch.setattr(moments, "POSITIONS", (100, 600))
     drawn = [collected(net, [layers["0"]], INPUTS, 16)["0"].second for _ in range(2)]
     assert torch.equal(*drawn)
     assert 0 < (drawn[0] - exact).norm() / exact.norm() < 0.25

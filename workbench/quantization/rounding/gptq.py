@@ -24,11 +24,11 @@ def gptq(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008 - a
         watch: Looked at once a block.
     """
     nearest = problem.nearest(problem.rows)
-    order = problem.moments.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)  # (groups, n)
+    order = problem.order()
     inverse = _inverse_factor(problem, order)
     if inverse is None:
         return Rounded(nearest, problem.scale)
-    rows = problem.rows.gather(-1, order[:, None].expand_as(problem.rows)).clone()
+    rows = problem.ordered(order).rows.clone()
     steps = torch.empty_like(rows)
     n = rows.shape[-1]
     for start in range(0, n, BLOCK):
@@ -47,11 +47,6 @@ def gptq(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008 - a
     return Rounded(problem.better(found, nearest), problem.scale)
 
 
-def _permuted(moments: Tensor, order: Tensor) -> Tensor:
-    rows = moments.gather(1, order[:, :, None].expand_as(moments))
-    return rows.gather(2, order[:, None, :].expand_as(moments))
-
-
 def _inverse_factor(problem: Problem, order: Tensor) -> Tensor | None:
     """The upper Cholesky factor of the inverse moments, made in float64.
 
@@ -59,7 +54,7 @@ def _inverse_factor(problem: Problem, order: Tensor) -> Tensor | None:
     as with infinite ones.
     """
     for share in MORE_DAMPING:
-        double = _permuted(problem.damped(share).moments, order).double()
+        double = problem.damped(share).ordered(order).moments.double()
         size = double.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp(min=TINY)
         lower, failed = torch.linalg.cholesky_ex(double / size)
         if not bool(failed.any()) and bool(torch.isfinite(lower).all()):

@@ -83,6 +83,16 @@ class Problem:
         added = share * own.mean(-1, keepdim=True).clamp(min=0) + TINY
         return replace(self, moments=self.moments + torch.diag_embed(added.expand_as(own)))
 
+    def order(self) -> Tensor:
+        """The inputs from the largest second moment to the smallest, shape (groups, n)."""
+        return self.moments.diagonal(dim1=-2, dim2=-1).argsort(-1, descending=True)
+
+    def ordered(self, order: Tensor) -> Problem:
+        """The same problem with its inputs in another order, of shape (groups, n)."""
+        moments = self.moments.gather(1, order[:, :, None].expand_as(self.moments))
+        moments = moments.gather(2, order[:, None, :].expand_as(moments))
+        return replace(self, rows=self.rows.gather(-1, order[:, None].expand_as(self.rows)), moments=moments)
+
     def better(self, one: Tensor, other: Tensor) -> Tensor:
         """Of two roundings, row by row the one that changes the output less."""
         return torch.where((self.loss(one) <= self.loss(other))[..., None], one, other)

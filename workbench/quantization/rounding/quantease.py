@@ -29,6 +29,8 @@ def quantease(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B00
         problem: Rows, moments and grids.
         watch: Looked at once a block.
     """
+    order = problem.order()
+    original, problem = problem, problem.ordered(order)  # what counts most is settled first
     damped = problem.damped()
     steps = gptq(problem, watch.part(0, 0.2)).steps
     steps = descend(damped, damped.better(steps, problem.nearest(problem.rows)), SWEEPS, watch.part(0.2, 0.4))
@@ -36,7 +38,8 @@ def quantease(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B00
         damped = replace(damped, scale=fitted_scale(damped, steps))
         start = 0.4 + 0.6 * fit / FITS
         steps = descend(damped, steps, SWEEPS_BETWEEN, watch.part(start, start + 0.6 / FITS))
-    return _kept(problem, Rounded(steps, damped.scale))
+    places = order[:, None].expand_as(steps)
+    return _kept(original, Rounded(torch.empty_like(steps).scatter_(-1, places, steps), damped.scale))
 
 
 def _kept(problem: Problem, found: Rounded) -> Rounded:
