@@ -1,9 +1,9 @@
 """Post-training methods at low bits: points of accuracy against fp32, ours and peers' on the same calibration images.
 
-    python bench/accuracy.py [--threads N] [--seconds S]
+    python bench/accuracy.py [--threads N] [--seconds S] [--samples K]
 
 The network is seed-cnn, the data all 10,000 test images. Calibration: three disjoint samples of 512 of the training
-images, without labels; the mean and the worst of the three are printed, and the seconds to prepare. Nothing is chosen
+images, without labels; the mean and the worst of them are printed, and the seconds to prepare. Nothing is chosen
 by test data: `auto` chooses by calibration data, within S seconds. Peers that cannot be imported are named.
 """
 
@@ -210,16 +210,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="for `auto`")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="calibration samples")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     images, _ = wb.zoo.task().training.tensors
     runs = []
-    for sample in range(SAMPLES):
+    for sample in range(options.samples):
         calibration = images[sample * SIZE : (sample + 1) * SIZE]
         with contextlib.redirect_stdout(sys.stderr):  # peers are talkative
             runs.append({**ours(calibration, options.seconds), **theirs(calibration)})
-        print(f"sample {sample + 1} of {SAMPLES} done", file=sys.stderr)
-    print(f"seed-cnn, points against fp32 on 10,000 images: mean (worst) of {SAMPLES} calibration samples, seconds\n")
+        print(f"sample {sample + 1} of {options.samples} done", file=sys.stderr)
+    print(f"seed-cnn, points on 10,000 images: mean (worst) of {options.samples} calibration samples, then seconds\n")
     print(f"{'':28}" + "".join(f"{f'W{w}A{a}':>24}" for w, a in SETTINGS))
     print(f"{'target':28}" + "".join(f"{p:>11.2f}{'':7}{f'<= {s} s':>6}" for p, s in TARGETS.values()))
     for name in dict.fromkeys(name for name, _ in runs[0]):
@@ -228,7 +229,7 @@ def main() -> None:
             results = [run[name, bits] for run in runs if (name, bits) in run]
             numbers = [result for result in results if not isinstance(result, str)]
             notes += [result for result in results if isinstance(result, str)]
-            if len(numbers) < SAMPLES:
+            if len(numbers) < options.samples:
                 cells += f"{'-':>24}"
                 continue
             points, seconds = zip(*numbers, strict=True)
