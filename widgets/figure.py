@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from widgets.axes import logarithmic
-from widgets.formatting import between, score, size
+from widgets.formatting import between, score, size, with_unit
 from widgets.tradeoff import AGAINST, frontier
 from workbench.errors import WorkbenchError
 from workbench.report import MetricInfo, Report
@@ -66,7 +66,6 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureW
     # plotly's own ticks of a log axis are bare digits between the powers of ten
     ticks = logarithmic([x for _, x in known]).ticks if known else ()
     metric = known[0][0].metric if known else MetricInfo()
-    unit_of_y = "%" if metric.share else metric.unit
     figure.update_layout(
         template="plotly_white",
         margin={"l": 56, "r": 16, "t": 16, "b": 48},
@@ -74,7 +73,7 @@ def tradeoff_figure(reports: Sequence[Report], against: str = "size") -> FigureW
         font={"family": "Inter, system-ui, sans-serif"},
         xaxis={"type": "log", "title": f"{kind.title}, {unit}", "tickvals": ticks},
         yaxis={
-            "title": f"{metric.name}, {unit_of_y}" if unit_of_y else metric.name,
+            "title": with_unit(metric.name, metric),
             "autorange": True if metric.higher_is_better else "reversed",  # the better end is up
         },
     )

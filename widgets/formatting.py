@@ -92,6 +92,12 @@ def small(value: float, *, signed: bool = False) -> str:
     return fixed(value, places, signed=signed)
 
 
+def with_unit(name: str, metric: MetricInfo) -> str:
+    """What stands over a column or along an axis of a metric's values: ``accuracy, %``, ``MAE``."""
+    unit = "%" if metric.share else metric.unit
+    return f"{name}, {unit}" if unit else name
+
+
 def title(metric: MetricInfo) -> str:
     """A metric's name at the head of a tile: ``Accuracy``, ``MAE``."""
     return metric.name[:1].upper() + metric.name[1:]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from widgets.axes import Axis, linear, logarithmic
-from widgets.formatting import Quantity, duration, fixed, score, size, title
+from widgets.formatting import Quantity, duration, fixed, score, size, title, with_unit
 from widgets.naming import names_of
 from widgets.part import Message, Part, source, text_of
 from workbench.report import Estimate, MetricInfo, Report
@@ -78,13 +78,12 @@ def tradeoff_view(
         _point(each, axis, names[each.recipe.key], now=now, baseline=first) | {"recent": recent}
         for recent, each in enumerate(reports)
     ]
-    unit = "%" if metric.share else metric.unit
     return {
         "points": points,
         "ticks": [
             {"at": axis.place(t), "text": text} for t, text in zip(axis.ticks, _ticks(axis, metric), strict=True)
         ],
-        "title": f"{metric.name}, {unit}" if unit else metric.name,
+        "title": with_unit(metric.name, metric),
         "axes": [drawn for against in AGAINST if (drawn := _axis(reports, against, names))],
         "label": f"{title(metric)} against {{}}, {len(reports)} recipe{'s' if len(reports) > 1 else ''}",
     }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from widgets.formatting import NOTHING, change, count, figures, score, title
+from widgets.formatting import NOTHING, change, count, figures, score, title, with_unit
 from widgets.naming import names_of
 from widgets.part import Message, Part, source, text_of
 from workbench.recipe import Recipe
@@ -40,9 +40,8 @@ def tried_view(tried: Sequence[Report], recipe: Recipe) -> dict[str, Any]:
     total = f"{count(len(tried))} recipe{'' if len(tried) == 1 else 's'}" if tried else ""
     metric = tried[0].metric if tried else MetricInfo()
     short = "Acc." if metric.name == "accuracy" else title(metric)
-    unit = "%" if metric.share else metric.unit
     heads = {
-        "accuracy": f"{short}, {unit}" if unit else short,
+        "accuracy": with_unit(short, metric),
         "drop": "Drop" if metric.higher_is_better else "Change",
         "flips": "Flips" if metric.counted else "Changed",
     }

@@ -351,7 +351,7 @@ class Bench:
             raise WorkbenchError(f"{path} exists; pass overwrite=True to replace it.")
         network = self._network_for(recipe)
         if path.suffix == ".onnx":
-            layers = network.quantized(specs(recipe.quantization, network.layers))
+            layers = self._layers(recipe)
             absent = sorted(layers.keys() - network.graph.present)
             if absent:
                 raise WorkbenchError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.outputs import selected
+from workbench.passes import run_once
 from workbench.quantization.preparation import NORMS
 from workbench.randomness import seeded
 from workbench.report import Estimate, MetricInfo
@@ -100,11 +101,7 @@ def _spread_at_first_norm(model: nn.Module, sample: Inputs) -> float | None:
         return None
     seen: list[Tensor] = []
     hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    try:
-        with running():
-            sample.call(model)
-    finally:
-        hook.remove()
+    run_once(model, sample, [hook])
     if not seen:
         return None
     x = seen[0].float().transpose(0, 1).flatten(1)

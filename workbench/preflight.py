@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench import runtimes
+from workbench.comparisons import fp32
 from workbench.doubts import about_accuracy, about_inputs, about_outputs
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.evaluation import Evaluation, Outcomes
@@ -25,12 +26,13 @@ from workbench.inputs import Inputs
 from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
 from workbench.outputs import selected
+from workbench.passes import run_once
 from workbench.quantization.quantizer import specs
+from workbench.randomness import seeded
 from workbench.recipe import Deployment, Quantization, Value
 from workbench.report import Estimate, MetricInfo
 from workbench.runtimes.unexportable import unexportable
 from workbench.task import Task
-from workbench.tracing import running
 
 BASELINE_SECONDS = 2.0
 INT8 = Quantization(weight_bits=8, activation_bits=8)
@@ -180,9 +182,8 @@ def look(
 
 
 def _baseline(network: Network, evaluation: Evaluation, cancel: threading.Event | None) -> Outcomes:
-    asked = specs(Quantization(), network.layers)
     stop = time.perf_counter() + BASELINE_SECONDS
-    for outcomes in evaluation.stream(network, asked, network, cancel):
+    for outcomes in evaluation.stream(network, fp32(network), network, cancel):
         seen = outcomes
         if time.perf_counter() > stop:
             break
@@ -192,14 +193,15 @@ def _baseline(network: Network, evaluation: Evaluation, cancel: threading.Event 
 def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck], list[str]]]:
     """Every runtime on one batch, in fp32 and as 8-bit integers."""
     wanted = network.call(batch)
-    layers = network.quantized(specs(INT8, network.layers))
+    asked = specs(INT8, network.layers)
+    layers = network.quantized(asked)
     if network.simulation.whole:
         text = "The model cannot be cut into stages (torch.fx does not trace it): it is run whole at every change."
         yield [], [text]
     if not layers:
         yield [], ["No layer of the model can be quantized."]
         return
-    rounded = selected(network.simulation.run(batch, specs(INT8, network.layers)), network.output)
+    rounded = selected(network.simulation.run(batch, asked), network.output)
     for runtime, reason in runtimes.offers():
         if reason is not None:
             yield [RuntimeCheck(runtime=runtime, precision=p, works=False, said=reason) for p in ("fp32", "int8")], []
@@ -208,7 +210,8 @@ def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck]
         for precision, some, right in (("fp32", {}, wanted), ("int8", layers, rounded)):
             try:
                 run = runtimes.prepare(Deployment(runtime=runtime), network, some)
-                near = _nearness(run.run(batch), right)
+                with seeded():
+                    near = _nearness(run.run(batch), right)
             except WorkbenchError as error:
                 said = str(error)
                 if precision == "fp32" and runtime == "onnxruntime":
@@ -244,12 +247,7 @@ def _memory(network: Network, task: Task) -> int:
             largest.append(output.nbytes)
 
     hooks = [module.register_forward_hook(note) for module in network.module.modules()]
-    try:
-        with running():
-            network.example.call(network.module)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_once(network.module, network.example, hooks)
     between = sum(sorted(largest)[-2:]) * network.batch // len(network.example)
     inputs = sum(tensor.nbytes for data in (task.inputs, task.calibration) for _, tensor in data.rows())
     weights = sum(tensor.nbytes for tensor in network.state.values())

@@ -153,6 +153,18 @@ def test_random_outputs_are_warned_of():
     assert any("random" in text for text in look_first(Noisy()).warnings)
 
 
+def test_looking_at_a_model_that_draws_leaves_the_random_numbers_of_the_process(look):
+    class Drawing(Net):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    model = Drawing()
+    before = torch.get_rng_state()
+    look(model, wb.Task.fidelity(IMAGES))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_examples_that_depend_on_each_other_are_warned_of():
     class Mixing(nn.Module):
         def __init__(self):

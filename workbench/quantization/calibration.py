@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from workbench.errors import Cancelled
 from workbench.inputs import Inputs
 from workbench.layers import Layer
+from workbench.passes import run_through
 from workbench.quantization.finding import ProductMode, storage
-from workbench.randomness import seeded
-from workbench.tracing import running
 
 BINS = 2048  # eight per step at 8 bits: the bins' width adds about 1.5 % to a squared error there
 
@@ -91,12 +89,7 @@ def observe(
     histograms = Histograms(name for name, layer in layers.items() if not layer.activations)
     for look in (histograms.widen, histograms.count):
         with watching(model, layers, look):
-            for part in inputs.batches(torch.arange(len(inputs)), batch):
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled
-                examples = inputs[part].channels_last()
-                with running(), seeded():
-                    examples.call(model)
+            run_through(model, inputs, batch, cancel)
     return histograms.made()
 
 

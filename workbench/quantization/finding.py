@@ -13,9 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from workbench.inputs import Inputs
 from workbench.layers import Layer, LeftAlone
+from workbench.passes import run_once
 from workbench.quantization.attention import OPERANDS, SplitAttention
-from workbench.randomness import seeded
-from workbench.tracing import running
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -87,29 +86,18 @@ def find_layers(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tu
 
 
 def _of_module(name: str, module: nn.Module) -> Iterator[Layer]:
+    """The layers of one module; their names in the state are for `find_layers` to add, which knows the aliases."""
     kind = type(module).__name__
     if isinstance(module, RECURRENT):
         for parameter, weight in module.named_parameters(recurse=False):
             if parameter.startswith("weight_ih"):
-                yield Layer(
-                    f"{name}.{parameter}",
-                    kind,
-                    f"{name}.{parameter}",
-                    weight,
-                    sites=(name,),
-                    activations=""
-                    if parameter in ("weight_ih", "weight_ih_l0")
-                    else f"only the input of the whole {kind} is rounded",
-                )
+                first = parameter in ("weight_ih", "weight_ih_l0")
+                reason = "" if first else f"only the input of the whole {kind} is rounded"
             elif parameter.startswith(("weight_hh", "weight_hr")):
-                yield Layer(
-                    f"{name}.{parameter}",
-                    kind,
-                    f"{name}.{parameter}",
-                    weight,
-                    sites=(name,),
-                    activations=f"the state inside the {kind} stays in floating point",
-                )
+                reason = f"the state inside the {kind} stays in floating point"
+            else:
+                continue
+            yield Layer(f"{name}.{parameter}", kind, weight=weight, sites=(name,), activations=reason)
     elif isinstance(module, QUANTIZABLE) and isinstance(getattr(module, "weight", None), Tensor):
         bias = getattr(module, "bias", None)
         table = isinstance(module, TABLES)
@@ -117,12 +105,10 @@ def _of_module(name: str, module: nn.Module) -> Iterator[Layer]:
         yield Layer(
             name,
             "Linear" if kind == "NonDynamicallyQuantizableLinear" else kind,
-            f"{name}.weight",
-            module.weight,  # type: ignore[arg-type]
-            f"{name}.bias" if isinstance(bias, Tensor) else "",
-            bias if isinstance(bias, Tensor) else None,
-            1 if isinstance(module, TRANSPOSED) else 0,
-            (name,),
+            weight=module.weight,  # type: ignore[arg-type]
+            bias=bias if isinstance(bias, Tensor) else None,
+            axis=1 if isinstance(module, TRANSPOSED) else 0,
+            sites=(name,),
             weights="max_norm changes them at every call" if changing else "",
             activations="its input is indices" if table else "",
         )
@@ -213,12 +199,8 @@ def _run(model: nn.Module, known: Mapping[int, Layer], example: Inputs) -> tuple
         if name in sites:
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
             hooks.append(module.register_forward_hook(leave))
-    try:
-        with running(), seeded(), ProductMode(hear):
-            example.call(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ProductMode(hear):
+        run_once(model, example, hooks)
     return reached, list(products.values())
 
 

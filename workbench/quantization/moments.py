@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.errors import Cancelled
 from workbench.inputs import Inputs
 from workbench.layers import Layer
+from workbench.passes import run_through
 from workbench.quantization.calibration import first_tensor
 from workbench.quantization.finding import CONVOLUTIONS
-from workbench.randomness import seeded
-from workbench.tracing import running
 
 POSITIONS = (1024, 16_384)
 """Of a layer's input, drawn over all calibration examples: a convolution has thousands in one picture."""
@@ -170,16 +168,7 @@ def collected(
         for layer in layers
         for site in layer.sites
     ]
-    try:
-        for part in inputs.batches(torch.arange(len(inputs)), batch):
-            if cancel is not None and cancel.is_set():
-                raise Cancelled
-            examples = inputs[part].channels_last()
-            with running(), seeded():
-                examples.call(model)
-    finally:
-        for each in hooks:
-            each.remove()
+    run_through(model, inputs, batch, cancel, hooks)
     made = {
         name: Moments(second / drawn, first / drawn, total / count)
         for name, (drawn, second, first, count, total) in sums.items()

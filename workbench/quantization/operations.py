@@ -11,10 +11,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from workbench.inputs import Inputs
 from workbench.layers import Layer
+from workbench.passes import run_once
 from workbench.quantization.calibration import first_tensor
 from workbench.quantization.finding import CHANNELS_FIRST, RECURRENT, TABLES, TRANSPOSED, ProductMode, storage
-from workbench.randomness import seeded
-from workbench.tracing import running
 
 
 @torch.no_grad()
@@ -55,12 +54,8 @@ def operations(model: nn.Module, layers: Mapping[str, Layer], example: Inputs) -
         for name, module in model.named_modules()
         if name in used and not isinstance(module, TABLES)
     ]
-    try:
-        with running(), seeded(), ProductMode(hear):
-            example.call(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ProductMode(hear):
+        run_once(model, example, hooks)
     return total / len(example)
 
 

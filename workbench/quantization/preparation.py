@@ -23,6 +23,7 @@ from workbench.errors import WorkbenchError
 from workbench.form import Folded, Form, Normed
 from workbench.inputs import Inputs
 from workbench.outputs import Output, selected
+from workbench.passes import run_once
 from workbench.quantization.attention import SplitAttention
 from workbench.quantization.finding import CONVOLUTIONS, QUANTIZABLE, TRANSPOSED
 from workbench.randomness import seeded
@@ -233,12 +234,7 @@ def _followers(module: nn.Module, example: Inputs) -> list[tuple[str, str]]:
     kinds = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
     hooks = [m.register_forward_hook(after) for m in names if isinstance(m, kinds)]
     hooks += [m.register_forward_pre_hook(before) for m in names if isinstance(m, NORMS)]
-    try:
-        with running(), seeded():
-            example.call(module)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_once(module, example, hooks)
     held = [id(p) for m in names for p in m._parameters.values() if p is not None]
 
     def can_fold(layer: str, norm: str) -> bool:

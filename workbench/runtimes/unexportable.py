@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from workbench.inputs import Inputs
+from workbench.passes import run_once
 from workbench.runtimes.graph import export_reason
-from workbench.tracing import quiet, running, tracing
+from workbench.tracing import quiet, tracing
 
 SEARCH_SECONDS = 10.0
 
@@ -30,12 +31,8 @@ def unexportable(model: nn.Module, batch: Inputs) -> list[tuple[str, str]]:
         )
         for module in names
     ]
-    try:
-        with torch.no_grad(), running():
-            batch.call(model)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad():
+        run_once(model, batch, hooks)
     stop = time.monotonic() + SEARCH_SECONDS
     found: list[tuple[str, str]] = []
 
