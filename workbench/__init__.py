@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench import sources, zoo
-from workbench.errors import Cancelled, LoadError, RecipeError, StoreError, TaskError, WorkbenchError
+from workbench.errors import Cancelled, LoadError, PlanError, RecipeError, StoreError, TaskError, WorkbenchError
 from workbench.inputs import Inputs
-from workbench.recipe import Deployment, Distillation, LayerOverride, Quantization, Recipe
+from workbench.recipe import Deployment, Distillation, Finetuning, LayerOverride, Quantization, Recipe
 from workbench.report import Estimate, Report
 from workbench.store import Store
 from workbench.task import Task
@@ -32,9 +32,11 @@ __all__ = [
     "Deployment",
     "Distillation",
     "Estimate",
+    "Finetuning",
     "Inputs",
     "LayerOverride",
     "LoadError",
+    "PlanError",
     "Quantization",
     "Recipe",
     "RecipeError",

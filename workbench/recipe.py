@@ -15,7 +15,16 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from workbench.errors import RecipeError
 
@@ -107,6 +116,12 @@ def _fields_of(owner: str) -> list[str]:
     return next((list(kind.model_fields) for kind in Value.__subclasses__() if kind.__name__ == owner), [])
 
 
+def _nested(bits: tuple[int | None, ...]) -> tuple[int, ...]:
+    if None in bits:
+        raise ValueError("name the bit-widths, each once")
+    return tuple(sorted({each for each in bits if each is not None}))
+
+
 class LayerOverride(Value):
     """What one layer, or every layer that a wildcard names, does differently.
 
@@ -149,24 +164,45 @@ class Quantization(Value):
     """Bits per weight; None leaves the weights in floating point."""
     activation_bits: Bits = None
     """Bits per activation at the input of each quantized layer; None leaves them in floating point."""
-    method: Literal["nearest", "naive", "gptq", "quantease", "adaround"] = "nearest"
+    method: Literal["nearest", "naive", "gptq", "quantease", "adaround", "brecq"] = "nearest"
     """How weights are rounded; activations are rounded to the nearest grid point.
 
     ``nearest``: to the nearest grid point, at once. ``gptq``, ``quantease``, ``adaround``: so that the layer's
     output on the calibration data changes least, in parts of a second to seconds; linear layers and convolutions
-    follow, others are rounded to nearest. ``naive``: the survey's ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``,
-    with neither a scale nor a sign; it ignores the four fields below."""
-    scheme: Literal["symmetric", "affine", "midrise"] = "symmetric"
-    """Grid of the weights: around zero, with a zero point, or with zero between two values, as many on either
-    side (for 2 bits; at 8 it is symmetric). Activations always have a zero point."""
-    granularity: Literal["tensor", "channel"] = "channel"
-    """One scale per weight tensor or per output channel. Activations have one per tensor."""
-    range: Literal["minmax", "percentile", "mse", "hessian"] = "mse"
-    """Which values the grid spans: all, all but the outermost 0.1 %, or what gives the least squared error;
-    ``hessian`` weighs a weight's error by its input's power on the calibration data (activations: as ``mse``)."""
-    correction: Literal["none", "bias"] = "none"
+    follow, others are rounded to nearest. ``brecq``: block after block, so that the block's output changes least
+    with everything before it quantized as well; seconds to a minute. ``naive``: the survey's
+    ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``, with neither a scale nor a sign; it ignores the fields below."""
+    scheme: Literal["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"] = (
+        "symmetric"
+    )
+    """Grid of the weights. Evenly spaced: around zero, with a zero point, with zero between two values, as many on
+    either side (``midrise``, for 2 bits; at 8 it is symmetric), or around zero with a step of 2^k
+    (``power_of_two``). Unevenly: values that k-means finds (``codebook``), floating-point numbers of few bits
+    (``float``: E4M3, E2M3, E2M1 at 8, 6 and 4 bits; ``float_wide``: E5M2, E3M2, E3M0), or those of ``float`` with
+    one power of two for each block of 32 weights of an output channel, whatever the granularity (``mx``). No
+    integer kernel runs uneven grids: their weights run in fp32. Activations always lie on an even grid with a zero
+    point."""
+    granularity: Literal["tensor", "channel", "group"] = "channel"
+    """One scale (or codebook) per weight tensor, per output channel, or per `group_size` weights of an output
+    channel. Scales of groups take two bytes, and no integer kernel runs them: such weights run in fp32.
+    ``quantease`` moves the weights on them and leaves the scales as they are. Activations have one per tensor."""
+    group_size: Count = 32
+    """Weights that follow each other in an output channel, its other dimensions flattened, and share a scale where
+    the granularity is ``group``; the last group of a channel may be shorter."""
+    range: Literal["minmax", "percentile", "mse", "kl", "hessian", "auto"] = "mse"
+    """Which values the grid spans: all, all but the outermost 0.1 %, what gives the least squared error, or what
+    keeps the distribution of values closest (``kl``); ``hessian`` weighs a weight's error by its input's power on
+    the calibration data (activations: as ``mse``). ``auto`` takes for each layer what changes its output on the
+    calibration data least: of its weights, as rounded to nearest and by the second moments of its inputs; of its
+    input, by its histogram. A codebook spans nothing: ``hessian`` weighs its k-means, ``auto`` chooses between
+    weighing or not, and the others are the same to it. Where a layer's inputs are not known, ``hessian`` and
+    ``auto`` are ``mse`` for its weights."""
+    equalize: bool = False
+    """Whether channels are rescaled between layers first, so that their weights have ranges alike."""
+    correction: Literal["none", "bias", "batchnorm"] = "none"
     """What follows the rounding: ``bias`` moves each bias so that the layer's mean output on the calibration data
-    stays where it was."""
+    stays where it was; ``batchnorm`` sets mean and spread of each channel anew with everything before the layer
+    quantized, as if the statistics of a BatchNorm were taken again."""
     layers: Annotated[dict[str, LayerOverride], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
     """Overrides by module name or wildcard (``conv*``). An exact name wins; then the longest wildcard."""
 
@@ -185,6 +221,13 @@ class Quantization(Value):
             bits |= {name: getattr(self.layers[pattern], name) for name in self.layers[pattern].model_fields_set}
         return bits.get("weight_bits"), bits.get("activation_bits")
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are left out at their default, so that a recipe keeps the key that it had."""
+        fields: dict[str, Any] = handler(self)
+        usual = {name: type(self).model_fields[name].default for name in ("group_size", "equalize")}
+        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
+
     @cached_property
     def _wildcards(self) -> tuple[str, ...]:
         """Looked for apart: with hundreds of layers set by name, each name need not be tried on each."""
@@ -200,7 +243,12 @@ class Quantization(Value):
         """Whether weights or biases depend on what the layers are given on the calibration data."""
         if self.method == "naive":
             return False
-        return self.method != "nearest" or self.range == "hessian" or self.correction != "none"
+        return self.method != "nearest" or self.range in ("hessian", "auto") or self.correction != "none"
+
+    @property
+    def joint(self) -> bool:
+        """Whether a layer's numbers depend on what the recipe makes of other layers."""
+        return self.active and self.method != "naive" and (self.method == "brecq" or self.correction == "batchnorm")
 
     @property
     def active(self) -> bool:
@@ -230,6 +278,28 @@ class Distillation(Value):
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)] = 0
 
 
+class Finetuning(Value):
+    """How a quantized network is trained on, from the weights that it has, on the grids that its recipe asks for.
+
+    Weights and the steps of all grids are learned together: Esser et al., "Learned Step Size Quantization", 2020.
+    Training begins where the recipe's method left the network: one that looks at data is a better start.
+    """
+
+    images: Count = 18_000
+    """Training images, with their labels. Some of the task's last ones are always held out."""
+    epochs: Count = 4
+    """Passes over them."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """The highest of the weights; it rises at first and falls to zero. After a method that looks at data, about a
+    third of it disturbs less."""
+    distillation: float = Field(default=0.5, ge=0, le=1)
+    """Share of the fp32 network's outputs in the loss; the rest are the labels, where the outputs are classes."""
+    nested: Annotated[tuple[Bits, ...], AfterValidator(_nested)] = ()
+    """Bit-widths of weights that the one network is to be good at, each with steps of its own: ``(2, 3, 4, 8)``.
+    Empty: only those of the recipe."""
+    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)] = 0
+
+
 class Deployment(Value):
     """What runs the model, and how."""
 
@@ -254,7 +324,14 @@ class Recipe(Value):
     version: Literal[1] = 1
     quantization: Quantization = Quantization()
     distillation: Distillation | None = None
+    finetuning: Finetuning | None = None
     deployment: Deployment = Deployment()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `Quantization`."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "finetuning" or value is not None}
 
     def __hash__(self) -> int:
         return hash(self.to_json())
@@ -308,11 +385,13 @@ class Recipe(Value):
                     else [*changed[:2], f"+{len(changed) - 2}"]
                 )
             parts.append(", ".join([text, *changed]))
+        if self.finetuning:
+            parts.append("fine-tuned")
         return " + ".join(parts) or "fp32"
 
     def code(self) -> str:
         """The recipe as Python code that makes it again."""
-        used = [k for k in ("Quantization", "Distillation", "Deployment") if f"{k}(" in repr(self)]
+        used = [k for k in ("Quantization", "Distillation", "Finetuning", "Deployment") if f"{k}(" in repr(self)]
         text = repr(self).replace("LayerOverride(", "dict(")
         return f"from workbench import {', '.join(['Recipe', *used])}\n\nrecipe = {text}\n"
 

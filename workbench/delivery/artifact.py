@@ -1,10 +1,12 @@
 """The file that is shipped: a safetensors file with n-bit weights packed bit by bit.
 
 Layout, for a layer ``fc1`` on grids: ``fc1.weight`` is uint8, the weights' whole numbers from the
-grid's lowest, n bits each, least significant bit first, the last byte filled with zeros;
-``fc1.weight.scale`` float32 and, where one is not zero, ``fc1.weight.zero_point`` beside it; of a
-mid-rise grid, on which every whole number is odd, every second one has a code.
-``fc1.bias`` int32 where both grids are there. ``activations`` holds scale and zero point of every
+grid's lowest, n bits each, least significant bit first, the last byte filled with zeros; of a
+mid-rise grid, on which every whole number is odd, every second one has a code. Beside it is what
+the grid needs: ``fc1.weight.scale``, float32, bfloat16 for groups, int8 or uint8 for exponents of
+two (the latter E8M0, with a bias of 127); where one is not zero, ``fc1.weight.zero_point``; the
+``fc1.weight.values`` of a codebook, float16. Floating-point weights are their bit patterns.
+``fc1.bias`` is int32 where integer kernels run. ``activations`` holds scale and zero point of every
 activation grid, one row each. All other tensors are stored as they are. The JSON in the header
 has what is needed to read them, the recipe, and how to undo what was rewritten before quantizing
 (BatchNorm folded, joint projections split, tied tensors stored once).
@@ -27,8 +29,12 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.form import Form
 from workbench.grid import Grid, QuantizedLayer
+from workbench.grids import GRIDS, AnyGrid, Stored
+from workbench.grids.even import check_range
 
 FORMAT = "acceleration-workbench/2"
+PARTS = ("scale", "zero_point", "values")
+"""What a grid can have beside its weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +95,12 @@ def pack_layer(layer: QuantizedLayer) -> PackedLayer:
     if layer.weight is not None and layer.weight_grid is not None:
         grid = layer.weight_grid
         name = layer.weight_name
-        tensors[name] = pack_bits(layer.weight, grid.bits, grid.quant_min, grid.stride)
-        tensors[f"{name}.scale"] = grid.scale.reshape(-1)
-        if bool(grid.zero_point.any()):
-            tensors[f"{name}.zero_point"] = grid.zero_point.reshape(-1).to(grid.dtype)
-        about["weight"] = [grid.bits, grid.quant_min, grid.quant_max, grid.axis, list(layer.weight.shape)]
-        if grid.stride != 1:
-            about["stride"] = grid.stride
+        tensors[name] = pack_bits(layer.weight, grid.bits, *grid.code_span)
+        stored = grid.stored()
+        tensors |= {f"{name}.{part}": tensor for part, tensor in stored.tensors.items()}
+        more = dict(stored.about)
+        about["weight"] = [grid.bits, *more.pop("range", ()), grid.axis, list(layer.weight.shape)]
+        about |= more if grid.kind == Grid.kind else {"grid": grid.kind, **more}
     if layer.bias is not None:
         tensors[layer.bias_name] = layer.bias
     names = (layer.weight_name, layer.bias_name if layer.bias is not None else "")
@@ -158,7 +163,7 @@ def read(data: bytes) -> Artifact:
         tensors = safetensors.torch.load(data)
         rows = iter(tensors.pop("activations", torch.zeros(0, 2)))
         layers = {name: _layer(name, parts, tensors, rows) for name, parts in about.items()}
-        beside = {f"{layer.weight_name}.{part}" for layer in layers.values() for part in ("scale", "zero_point")}
+        beside = {f"{layer.weight_name}.{part}" for layer in layers.values() for part in PARTS}
         state = {name: tensor for name, tensor in tensors.items() if name not in beside}
         for layer in layers.values():
             state |= layer.parameters()
@@ -184,31 +189,32 @@ def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: A
     usual = _usual(name, f"{name}.bias" in tensors and {"weight", "input"} <= about.keys())
     weight_name, bias_name = map(str, about.get("names", usual))
     if "weight" in about:
-        bits, low, high, axis, shape = about["weight"]
-        packed, scale = tensors[weight_name], tensors[f"{weight_name}.scale"]
-        zero = tensors.get(f"{weight_name}.zero_point", torch.zeros(len(scale), dtype=torch.int32)).to(torch.int32)
-        stride = about.get("stride", 1)
-        _check_range(bits, low, high, stride)
-        if not all(isinstance(n, int) and n > 0 for n in shape) or -(-math.prod(shape) * bits // 8) != len(packed):
-            raise ValueError(f"{weight_name} has {len(packed)} bytes, which is not {bits} bits for {shape}")
-        if axis is None:
-            scale, zero = scale.reshape(()), zero.reshape(())
-        elif len(scale) != shape[axis] or len(zero) != len(scale):
-            raise ValueError(f"{weight_name} has {len(scale)} scales for {shape[axis]} channels")
-        weight_grid = Grid(scale.float(), zero, low, high, bits, axis, stride)
-        weight = unpack_bits(packed, bits, low, tuple(shape), weight_grid.dtype, stride)
+        weight, weight_grid = _weight(weight_name, about, tensors)
     if "input" in about:
         bits, low, high = about["input"]
-        _check_range(bits, low, high)
+        check_range(bits, low, high)
         scale, zero = next(rows)
         activation_grid = Grid(scale.clone(), zero.to(torch.int32), low, high, bits)
     bias = tensors[bias_name] if bias_name and weight_grid is not None else None
-    if bias is not None and activation_grid is None and not bias.is_floating_point():
-        raise ValueError(f"{bias_name} is in whole numbers, and the layer's input is not")
+    integer = weight_grid is not None and weight_grid.integer and activation_grid is not None
+    if bias is not None and not bias.is_floating_point() and not integer:
+        raise ValueError(f"{bias_name} is in whole numbers, and what is added to it is not")
     return QuantizedLayer(name, weight, weight_grid, activation_grid, bias, weight_name, bias_name)
 
 
-def _check_range(bits: int, low: int, high: int, stride: int = 1) -> None:
-    fits = isinstance(bits, int) and 1 <= bits <= 8 and stride in (1, 2) and -128 <= low < high <= 255
-    if not fits or (high - low) // stride >= 2**bits:
-        raise ValueError(f"{bits} bits do not span {low} to {high}")
+def _weight(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Tensor, AnyGrid]:
+    bits, *span, axis, shape = about["weight"]
+    kind, packed = about.get("grid", Grid.kind), tensors[name]
+    if kind not in GRIDS:
+        raise ValueError(f"{name} lies on a grid of kind {kind!r:.40}")
+    if not isinstance(bits, int) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"{name} has {bits!r:.40} bits and the shape {shape!r:.40}")
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or -(-math.prod(shape) * bits // 8) != len(packed):
+        raise ValueError(f"{name} has {len(packed)} bytes, which is not {bits} bits for {shape}")
+    parts = {part: tensors[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in tensors}
+    stored = Stored(parts, {**about, "range": span})
+    grid = GRIDS[kind].restored(bits, axis, tuple(shape), stored)
+    lowest, stride = grid.code_span
+    q = unpack_bits(packed, bits, lowest, tuple(shape), grid.dtype, stride)
+    grid.check_codes(q)
+    return q, grid

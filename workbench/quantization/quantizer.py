@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple
@@ -9,17 +10,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from workbench.grid import Grid, QuantizedLayer, whole_bias
+from workbench.grid import AnyGrid, Grid, QuantizedLayer, whole_bias
 from workbench.layers import Layer
 from workbench.quantization.calibration import Observation
 from workbench.quantization.moments import Moments, MomentStore
-from workbench.quantization.ranges import grid_over, naive_grid, spanned
-from workbench.quantization.rounding import DAMPING, ROUNDINGS, Problem, Watch, on_grid
+from workbench.quantization.ranges import spanned
+from workbench.quantization.ranges.by_output import input_range
+from workbench.quantization.rounding import ROUNDINGS, Problem, Watch, on_grid
+from workbench.quantization.schemes import BLOCK, affine_over, naive_grid
+from workbench.quantization.weight_grids import weight_grid
 from workbench.recipe import Quantization
 from workbench.remembered import Remembered
 
 FLOAT_BYTES = 192 * 2**20
 """Memory for rounded weights in float32. A larger model has them made again when they are needed."""
+SETTLED = 8
+"""Recipes that look at the whole network, whose layers are kept."""
 TINY = 1e-30
 WHOLE_BYTES = 256 * 2**20
 """Memory for whole-number weights of several recipes."""
@@ -35,6 +41,10 @@ class WeightSpec(NamedTuple):
     granularity: str
     range: str
     correction: str = "none"
+    group_size: int = 0
+    """Weights that share a scale; 0 where the granularity is another."""
+    context: Quantization | None = None
+    """What is asked of the whole network, where the layer's numbers depend on it."""
 
 
 class ActivationSpec(NamedTuple):
@@ -44,6 +54,25 @@ class ActivationSpec(NamedTuple):
     bits: int
     method: str
     range: str
+    context: Quantization | None = None
+    """See `WeightSpec`."""
+
+
+class Settled(NamedTuple):
+    """One layer as a method left it that looks at the whole network; None where a part stays as it is."""
+
+    weight: Tensor | None = None
+    """Whole numbers on `weight_grid`."""
+    weight_grid: AnyGrid | None = None
+    activation_grid: Grid | None = None
+    bias: Tensor | None = None
+    """float32."""
+
+
+Jointly = Callable[[Quantization, Watch], Mapping[str, Settled]]
+"""Makes all layers of a recipe at once, by their names."""
+Learned = Mapping[tuple[str, str, int], AnyGrid]
+"""Grids that were trained with the weights, by layer, part (``weight`` or ``activation``) and bits."""
 
 
 class LayerSpec(NamedTuple):
@@ -56,20 +85,22 @@ class LayerSpec(NamedTuple):
 def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, LayerSpec]:
     """What a recipe asks of each layer that can follow it."""
     q, asked = quantization, {}
+    context = q if q.joint else None
     for name, layer in layers.items():
         weight_bits, activation_bits = q.bits_for(name, common=not layer.by_name_only)
         weight_bits = None if layer.weights else weight_bits
         activation_bits = None if layer.activations else activation_bits
         granularity = q.granularity if layer.axis is not None else "tensor"
+        granularity, size = ("group", BLOCK) if q.scheme == "mx" else (granularity, q.group_size)
+        group_size = size if granularity == "group" else 0
         naive = q.method == "naive"
         correction = "none" if naive or layer.bias is None else q.correction
         # how weights are rounded does not change how activations are
         method, range_ = "naive" if naive else "nearest", "mse" if q.range == "hessian" else q.range
+        how = (q.method, q.scheme, granularity, q.range, correction, group_size, context)
         asked[name] = LayerSpec(
-            WeightSpec(name, weight_bits, q.method, q.scheme, granularity, q.range, correction)
-            if weight_bits
-            else None,
-            ActivationSpec(name, activation_bits, method, range_) if activation_bits else None,
+            WeightSpec(name, weight_bits, *how) if weight_bits else None,
+            ActivationSpec(name, activation_bits, method, range_, context) if activation_bits else None,
         )
     return asked
 
@@ -82,6 +113,8 @@ class Quantizer:
         layers: Mapping[str, Layer],
         observations: Callable[[], Mapping[str, Observation]],
         moments: MomentStore | None = None,
+        jointly: Jointly | None = None,
+        learned: Learned | None = None,
     ) -> None:
         """
         Args:
@@ -89,13 +122,19 @@ class Quantizer:
             observations: Gives what arrives at each layer; asked when a first activation is put on a grid.
             moments: Of what the weights are multiplied with, for the methods that look at it. Layers that have
                 none are rounded to nearest.
+            jointly: Makes the layers of recipes whose layers depend on each other.
+            learned: Grids that take the place of those that a range would give.
         """
         self.layers = layers
         self._observe = observations
         self._moments = moments
+        self._jointly = jointly
+        self._learned = dict(learned or {})
+        self._settled: dict[Quantization, Mapping[str, Settled]] = {}
+        self._settling = threading.Lock()
         self._whole = Remembered(WHOLE_BYTES)
         self._floats = Remembered(FLOAT_BYTES)
-        self._weight_grids: dict[WeightSpec, Grid] = {}
+        self._weight_grids: dict[WeightSpec, AnyGrid] = {}
         self._activation_grids: dict[ActivationSpec, Grid | None] = {}
         self._biases: dict[tuple[str, LayerSpec], Tensor] = {}
         self._bias_values: dict[tuple[str, LayerSpec], Tensor] = {}
@@ -140,6 +179,11 @@ class Quantizer:
         Raises:
             Cancelled: As the watch says. What was made is kept.
         """
+        for context in {
+            s.context for both in asked.values() for s in both if s and s.context and not self._grid_learned(s)
+        }:
+            self._of_all(context, watch)
+            return  # a recipe has one
         slow = [
             spec.weight
             for spec in asked.values()
@@ -171,27 +215,66 @@ class Quantizer:
     @torch.inference_mode()
     def activation_grid(self, spec: ActivationSpec) -> Grid | None:
         """The grid of a layer's input; None where nothing arrived to set its range."""
+        learned = self._grid_learned(spec)
+        if spec.context is not None and learned is None:
+            return self._of_all(spec.context)[spec.layer].activation_grid
         if spec not in self._activation_grids:
-            if spec.method == "naive":
+            if isinstance(learned, Grid):
+                self._activation_grids[spec] = learned
+            elif spec.method == "naive":
                 self._activation_grids[spec] = naive_grid(spec.bits)
             elif (seen := self.observations.get(spec.layer)) is None:
                 self._activation_grids[spec] = None
+            elif spec.range == "auto":
+                layer = self.layers[spec.layer]
+                ends = input_range(seen, spec.bits, layer.weight, layer.axis)
+                self._activation_grids[spec] = affine_over(*ends)(spec.bits)
             else:
                 low, high = spanned(seen.centres[None], seen.counts, spec.bits, "affine", spec.range)
-                self._activation_grids[spec] = grid_over(low[0], high[0], spec.bits, "affine")
+                self._activation_grids[spec] = affine_over(low[0], high[0])(spec.bits)
         return self._activation_grids[spec]
 
+    def _of_all(self, context: Quantization, watch: Watch = Watch()) -> Mapping[str, Settled]:  # noqa: B008
+        """The layers of a recipe that looks at the whole network; the last few recipes' are kept.
+
+        Raises:
+            Cancelled: As the watch says.
+        """
+        with self._settling:
+            if context not in self._settled:
+                if self._jointly is None:
+                    raise ValueError("this network cannot be quantized as a whole")
+                made = self._jointly(context, watch)
+                while len(self._settled) >= SETTLED:
+                    self._settled.pop(next(iter(self._settled)))
+                self._settled[context] = made
+            return self._settled[context]
+
+    def _grid_learned(self, spec: WeightSpec | ActivationSpec) -> AnyGrid | None:
+        """The grid that was trained with the weights, and with which nothing is left to correct."""
+        part = "weight" if isinstance(spec, WeightSpec) else "activation"
+        return None if spec.method == "naive" else self._learned.get((spec.layer, part, spec.bits))
+
     @torch.inference_mode()
-    def _weight(self, spec: WeightSpec, watch: Watch = Watch()) -> tuple[Tensor, Grid]:  # noqa: B008
+    def _weight(self, spec: WeightSpec, watch: Watch = Watch()) -> tuple[Tensor, AnyGrid]:  # noqa: B008
         def make() -> Tensor:
             layer = self.layers[spec.layer]
+            learned = self._grid_learned(spec)
+            if learned is not None:
+                self._weight_grids[spec] = learned
+                return learned.quantize(_weight_of(layer))
+            if spec.context is not None:
+                settled = self._of_all(spec.context, watch)[spec.layer]
+                assert settled.weight is not None and settled.weight_grid is not None  # noqa: S101 - it was asked for
+                self._weight_grids[spec] = settled.weight_grid
+                return settled.weight
             weight, moments = _weight_of(layer), self._moments_for(spec, watch)
             rounding = ROUNDINGS.get(spec.method) if moments is not None else None
             if moments is None or rounding is None:
                 if spec not in self._weight_grids:
-                    self._weight_grids[spec] = _weight_grid(weight, spec, layer.axis or 0, moments)
+                    self._weight_grids[spec] = _weight_grid(weight, spec, layer.axis, moments)
                 return self._weight_grids[spec].quantize(weight)
-            grid = _weight_grid(weight, spec, layer.axis or 0, moments)
+            grid = _weight_grid(weight, spec, layer.axis, moments)
             problem = Problem.of(weight, grid, _counted(moments, spec))
             whole, self._weight_grids[spec] = on_grid(rounding(problem, watch), grid, weight)
             return whole
@@ -201,7 +284,9 @@ class Quantizer:
 
     def _informed(self, spec: WeightSpec) -> bool:
         """Whether the layer's inputs count for its weights or its bias, and are known."""
-        asked = spec.method in ROUNDINGS or spec.range == "hessian" or spec.correction != "none"
+        if self._grid_learned(spec) is not None:
+            return False
+        asked = spec.method in ROUNDINGS or spec.range in ("hessian", "auto") or spec.correction != "none"
         return asked and spec.method != "naive" and self._moments is not None and self._moments.has(spec.layer)
 
     def _moments_for(self, spec: WeightSpec, watch: Watch = Watch()) -> Moments | None:  # noqa: B008
@@ -217,9 +302,14 @@ class Quantizer:
             return None
         if (name, spec) not in self._biases:
             activation = self.activation_grid(spec.activation) if spec.activation else None
-            corrected = self._corrected(spec.weight, bias.detach())
-            if activation is not None:
-                _, grid = self._weight(spec.weight)
+            if self._grid_learned(spec.weight) is not None:
+                corrected = None
+            elif spec.weight.context is not None:
+                corrected = self._of_all(spec.weight.context)[name].bias
+            else:
+                corrected = self._corrected(spec.weight, bias.detach())
+            grid = self._weight(spec.weight)[1]
+            if activation is not None and isinstance(grid, Grid) and grid.integer:
                 made = whole_bias(bias.detach() if corrected is None else corrected, grid, activation)
             elif corrected is not None:
                 made = corrected
@@ -252,21 +342,7 @@ def _counted(moments: Moments, spec: WeightSpec) -> Tensor:
     return moments.covariance if spec.correction == "bias" else moments.second
 
 
-def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int, moments: Moments | None = None) -> Grid:
+def _weight_grid(weight: Tensor, spec: WeightSpec, axis: int | None, moments: Moments | None = None) -> AnyGrid:
     if spec.method == "naive":
         return naive_grid(spec.bits)
-    counts, how = None, spec.range
-    if how == "hessian":
-        how = "mse"
-        if moments is not None:
-            # a diagonal Hessian of the layer's squared error: a weight's error counts as its input's power does
-            power = _counted(moments, spec).diagonal(dim1=-2, dim2=-1).clamp(min=0)
-            power = power + DAMPING * power.mean(-1, keepdim=True) + TINY  # an input that never came can come yet
-            counts = power.repeat_interleave(len(weight) // len(power), 0)
-    if spec.granularity == "tensor":
-        counts = None if counts is None else counts.reshape(1, -1)
-        low, high = spanned(weight.reshape(1, -1), counts, spec.bits, spec.scheme, how)
-        return grid_over(low[0], high[0], spec.bits, spec.scheme)
-    rows = weight.transpose(0, axis).flatten(1)
-    low, high = spanned(rows, counts, spec.bits, spec.scheme, how)
-    return grid_over(low, high, spec.bits, spec.scheme, axis)
+    return weight_grid(weight, spec, axis, None if moments is None else _counted(moments, spec))

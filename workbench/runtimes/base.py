@@ -87,3 +87,9 @@ def bits_in_words(layers: Mapping[str, QuantizedLayer]) -> str:
         return ""
     span = f"{found[0]}-bit" if len(found) == 1 else f"{found[0]}- to {found[-1]}-bit"
     return f"{span} {' and '.join(what for what, bits in low.items() if bits)}"
+
+
+def without_integer_kernels(layers: Mapping[str, QuantizedLayer]) -> str:
+    """What lies on grids that no integer kernel multiplies: ``4-bit floats and 2-bit codebooks``; or nothing."""
+    found = {grid.words for layer in layers.values() if (grid := layer.weight_grid) and not grid.integer}
+    return " and ".join(sorted(found))

@@ -12,7 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.outputs import selected
-from workbench.runtimes.base import Prepared, Source
+from workbench.runtimes.base import Prepared, Source, without_integer_kernels
 from workbench.tracing import running
 from workbench.twins import twin_with
 
@@ -58,7 +58,9 @@ class _Run:
         self._device = device
         self._threads = threads
         self.integer = 0
-        self.note = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
+        uneven = without_integer_kernels(layers)
+        rounded = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
+        self.note = f"{uneven} run in fp32 kernels here." if uneven else rounded
 
     def bound(self, batch: Inputs) -> Callable[[], object]:
         placed = batch.channels_last().to(self._device)

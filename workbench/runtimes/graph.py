@@ -298,11 +298,16 @@ class _Writer:
         if layer.activation_grid is not None:
             other = 1 - place.input
             node.input[other] = self._activation(node, other, layer.activation_grid)
-        if layer.weight is not None and layer.weight_grid is not None:
-            grid, q, axis = layer.weight_grid, layer.weight, layer.weight_grid.axis
+        grid, q = layer.weight_grid, layer.weight
+        if q is not None and isinstance(grid, Grid) and grid.integer:
+            axis = grid.axis
             if place.transposed:
                 q, axis = q.T, None if axis is None else 1 - axis
             node.input[place.input] = self._dequantized(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
+        elif q is not None and grid is not None:
+            values = grid.dequantize(q)  # no integer kernel could follow
+            values = values.T if place.transposed else values
+            node.input[place.input] = self._tensor(f"{node.name}.weight", values.contiguous().numpy())
         if layer.bias is not None and len(node.input) > 2 and layer.bias.is_floating_point():
             node.input[2] = self._tensor(f"{node.name}.bias", layer.bias.numpy())
         elif layer.bias is not None and len(node.input) > 2:
@@ -319,6 +324,10 @@ class _Writer:
         if layer.weight is None or grid is None:
             raise ValueError(f"{layer.name} has no whole-number weights")
         name, indices = node.name, node.input[1]
+        if not isinstance(grid, Grid) or not grid.integer:
+            node.input[0] = self._tensor(f"{name}.weight", grid.dequantize(layer.weight).contiguous().numpy())
+            self.nodes.append(node)
+            return
         table = self._tensor(f"{name}.weight.q", layer.weight.contiguous().numpy())
         self._node("Gather", [table, indices], f"{name}.q")
         scale = self._tensor(f"{name}.weight.scale", grid.scale.numpy())

@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
-from workbench.runtimes.base import Prepared, Source, bits_in_words
+from workbench.runtimes.base import Prepared, Source, bits_in_words, without_integer_kernels
 
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
 
@@ -105,6 +105,13 @@ def _note(layers: Mapping[str, QuantizedLayer], integer: int, absent: Sequence[s
 
 
 def _kernels(layers: Mapping[str, QuantizedLayer], integer: int) -> str | None:
+    uneven = without_integer_kernels(layers)
+    if uneven and integer:
+        return f"{integer} of {len(layers)} quantized layers run in integer kernels; {uneven} run in fp32 kernels here."
+    if uneven and any(layer.activation_grid for layer in layers.values()):
+        return f"{uneven} run in fp32 kernels here, with rounding between them."
+    if uneven:
+        return f"{uneven} run in fp32 kernels here."
     if integer >= len(layers):
         low = bits_in_words(layers)
         return f"{low[0].upper()}{low[1:]} run in 8-bit kernels on this machine." if low else None

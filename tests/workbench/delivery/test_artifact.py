@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from torch import nn
 
 from workbench import Quantization, WorkbenchError
 from workbench.delivery import artifact
+from workbench.grid import Grid
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
@@ -39,13 +42,15 @@ def model() -> nn.Module:
 
 
 NETWORK = Network(model(), INPUTS, 1, NOWHERE)
+SCHEMES = ["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"]
 bits = st.none() | st.integers(2, 8)
 quantizations = st.builds(
     Quantization,
     weight_bits=bits,
     activation_bits=bits,
-    scheme=st.sampled_from(["symmetric", "affine", "midrise"]),
-    granularity=st.sampled_from(["tensor", "channel"]),
+    scheme=st.sampled_from(SCHEMES),
+    granularity=st.sampled_from(["tensor", "channel", "group"]),
+    group_size=st.sampled_from([3, 8, 200]),
     range=st.sampled_from(["minmax", "mse", "hessian"]),
     method=st.sampled_from(["nearest", "naive", "gptq"]),
     correction=st.sampled_from(["none", "bias"]),
@@ -85,15 +90,12 @@ def test_a_model_from_the_file_computes_what_was_simulated(quantization: Quantiz
         for one, other in ((layer.weight_grid, again.weight_grid), (layer.activation_grid, again.activation_grid)):
             assert (one is None) == (other is None)
             if one is not None and other is not None:
-                assert one.stride == other.stride
-                assert (one.quant_min, one.quant_max, one.bits, one.axis) == (
-                    other.quant_min,
-                    other.quant_max,
-                    other.bits,
-                    other.axis,
-                )
-                assert torch.equal(one.scale, other.scale)
-                assert torch.equal(one.zero_point, other.zero_point)
+                assert (one.kind, one.bits, one.axis, one.group) == (other.kind, other.bits, other.axis, other.group)
+                assert one.code_span == other.code_span
+                for mine, read_ in zip(one.stored().tensors.values(), other.stored().tensors.values(), strict=True):
+                    assert torch.equal(mine, read_)
+        if layer.weight is not None:
+            assert torch.equal(layer.weight_grid.dequantize(layer.weight), again.weight_grid.dequantize(again.weight))
         assert layer.weight is None or torch.equal(layer.weight, again.weight)
         if layer.bias is not None and layer.bias.is_floating_point():
             assert torch.equal(layer.bias, read.state[layer.bias_name])
@@ -132,17 +134,50 @@ def damaged(seed: int, data: bytes) -> bytes:
     return bytes(raw)
 
 
-@pytest.mark.parametrize("start", range(0, 240, 60))
-def test_damaged_files_are_read_or_refused_in_words(start: int) -> None:
-    data = NETWORK.artifact(Quantization(weight_bits=3, activation_bits=8, scheme="affine"), "{}")
+@pytest.mark.parametrize("scheme", ["affine", "codebook", "float", "mx"])
+def test_damaged_files_are_read_or_refused_in_words(scheme: str) -> None:
+    data = NETWORK.artifact(Quantization(weight_bits=3, activation_bits=8, scheme=scheme, granularity="group"), "{}")
     refused = 0
-    for seed in range(start, start + 60):
+    for seed in range(60):
         try:
             artifact.read(damaged(seed, data))
         except WorkbenchError as error:
             refused += 1
             assert "damaged" in str(error)
     assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"grid":"float"', b'"grid":"flute"'),
+        (b'"format":[2,1]', b'"format":[9,1]'),
+        (b'"group":32', b'"group":-2'),
+        (b'"group":32', b'"group":3'),
+        (b'"weight":[4,0,', b'"weight":[4,7,'),
+    ],
+)
+def test_a_grid_that_does_not_fit_its_weight_is_refused(before: bytes, after: bytes) -> None:
+    data = NETWORK.artifact(Quantization(weight_bits=4, scheme="float", granularity="group"), "{}")
+    before, after = (each.replace(b'"', rb"\"") for each in (before, after))
+    assert before in data
+    with pytest.raises(WorkbenchError, match="damaged"):
+        artifact.read(data.replace(before, after))
+
+
+def test_a_file_from_before_there_were_other_grids_is_read() -> None:
+    """The header as it was written then, byte for byte."""
+    about = json.dumps({"5": {"weight": [2, -2, 1, 0, [7, 100]], "input": [8, 0, 255]}}, separators=(",", ":"))
+    tensors = {
+        "5.weight": artifact.pack_bits(torch.randint(-2, 2, (7, 100)), 2, -2),
+        "5.weight.scale": torch.rand(7) + 0.1,
+        "activations": torch.tensor([[0.5, 3.0]]),
+    }
+    data = safetensors.torch.save(tensors, {"format": "acceleration-workbench/2", "recipe": "{}", "layers": about})
+    layer = artifact.read(data).layers["5"]
+    assert isinstance(layer.weight_grid, Grid)
+    assert torch.equal(layer.weight_grid.scale, tensors["5.weight.scale"])
+    assert torch.equal(artifact.pack_bits(layer.weight, 2, -2), tensors["5.weight"])
 
 
 def test_a_shape_that_needs_terabytes_is_refused_before_it_is_made() -> None:

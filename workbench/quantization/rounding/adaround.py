@@ -17,7 +17,7 @@ WARM_UP = 0.2
 SHARPNESS = (20.0, 2.0)
 """The exponent beta of that term, from the first to the last iteration."""
 WEIGHT = 0.3
-"""Of that term (lambda in the paper), beside a loss in squares of a step."""
+"""Of that term (lambda in the paper), beside a loss in squares of a row's mean step."""
 STRETCH = (-0.1, 1.1)
 """Of the sigmoid, so that it reaches 0 and 1 (equation 23)."""
 
@@ -33,19 +33,22 @@ def adaround(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008
         problem: Rows, moments and grids.
         watch: Looked at in every iteration.
     """
-    exact = problem.rows / problem.scale
-    down = _below(problem, exact)
-    share = ((exact - down) / problem.stride).clamp(0.01, 0.99)
+    below, above = problem.neighbours()
+    gap = ((above - below) * problem.scale).clamp(min=torch.finfo(torch.float32).tiny)  # of the values, not the steps
+    typical = gap.mean(-1, keepdim=True)
+    start = (below * problem.scale - problem.rows) / typical
+    share = ((problem.rows - below * problem.scale) / gap).clamp(0.01, 0.99)
+    gap = gap / typical
     low, high = STRETCH
     latent = torch.logit((share - low) / (high - low))
     first, second = torch.zeros_like(latent), torch.zeros_like(latent)
     own = problem.moments.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp(min=TINY)
-    moments = problem.moments / own * problem.stride**2
+    moments = problem.moments / own
     for iteration in range(ITERATIONS):
         watch.look(iteration / ITERATIONS)
         soft = torch.sigmoid(latent)
         up = (soft * (high - low) + low).clamp(0, 1)
-        gradient = 2 * ((down - exact) / problem.stride + up) @ moments
+        gradient = 2 * gap * ((start + up * gap) @ moments)
         done = iteration / ITERATIONS
         if done >= WARM_UP:
             gradient += WEIGHT * _hardening(up, (done - WARM_UP) / (1 - WARM_UP))
@@ -56,15 +59,8 @@ def adaround(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008
         second.lerp_(gradient.square(), 0.001)
         step = RATE * math.sqrt(1 - 0.999 ** (iteration + 1)) / (1 - 0.9 ** (iteration + 1))
         latent -= step * first / (second.sqrt() + 1e-8)
-    hard = down + problem.stride * (latent >= 0)
+    hard = torch.where(latent >= 0, above, below)
     return Rounded(problem.better(hard, problem.nearest(problem.rows)), problem.scale)
-
-
-def _below(problem: Problem, exact: Tensor) -> Tensor:
-    """The grid's point below each value, so that the one above is on the grid as well."""
-    if problem.stride == 2:
-        return (2 * torch.floor((exact - 1) / 2) + 1).clamp(problem.low, problem.high - 2)
-    return torch.clamp(exact.floor(), problem.low - problem.zero, problem.high - 1 - problem.zero)
 
 
 def _hardening(up: Tensor, done: float) -> Tensor:

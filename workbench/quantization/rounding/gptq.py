@@ -28,7 +28,8 @@ def gptq(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008 - a
     inverse = _inverse_factor(problem, order)
     if inverse is None:
         return Rounded(nearest, problem.scale)
-    rows = problem.ordered(order).rows.clone()
+    ordered = problem.ordered(order)
+    rows = ordered.rows.clone()
     steps = torch.empty_like(rows)
     n = rows.shape[-1]
     for start in range(0, n, BLOCK):
@@ -38,8 +39,9 @@ def gptq(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B008 - a
         errors = torch.empty_like(block)
         for column in range(stop - start):
             own = factor[:, column, start + column, None, None]  # (groups, 1, 1)
-            found = problem.nearest(block[..., column, None])
-            error = (block[..., column, None] - found * problem.scale) / own
+            grid = ordered.column(start + column)
+            found = grid.nearest(block[..., column, None])
+            error = (block[..., column, None] - found * grid.scale) / own
             block[..., column:] -= error * factor[:, None, column, start + column : stop]
             steps[..., start + column], errors[..., column] = found[..., 0], error[..., 0]
         rows[..., stop:] -= errors @ factor[..., stop:]

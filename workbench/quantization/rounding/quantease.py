@@ -23,7 +23,8 @@ def quantease(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B00
 
     Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", 2023, algorithm 1, which
     keeps the grid; the least-squares fit of the steps between the sweeps is that of alternating quantization
-    (Xu et al. 2018). The loss never grows, so the result is never worse than GPTQ's.
+    (Xu et al. 2018). The loss never grows, so the result is never worse than GPTQ's. Steps that are fixed (those
+    of groups, powers of two, codebooks) are not fitted; the sweeps go on in their place.
 
     Args:
         problem: Rows, moments and grids.
@@ -35,11 +36,13 @@ def quantease(problem: Problem, watch: Watch = Watch()) -> Rounded:  # noqa: B00
     steps = gptq(problem, watch.part(0, 0.2)).steps
     steps = descend(damped, damped.better(steps, problem.nearest(problem.rows)), SWEEPS, watch.part(0.2, 0.4))
     for fit in range(FITS):
-        damped = replace(damped, scale=fitted_scale(damped, steps))
+        if not damped.fixed:
+            damped = replace(damped, scale=fitted_scale(damped, steps))
         start = 0.4 + 0.6 * fit / FITS
         steps = descend(damped, steps, SWEEPS_BETWEEN, watch.part(start, start + 0.6 / FITS))
     places = order[:, None].expand_as(steps)
-    return _kept(original, Rounded(torch.empty_like(steps).scatter_(-1, places, steps), damped.scale))
+    scale = original.scale if problem.fixed else damped.scale  # in the order of the inputs, where there are several
+    return _kept(original, Rounded(torch.empty_like(steps).scatter_(-1, places, steps), scale))
 
 
 def _kept(problem: Problem, found: Rounded) -> Rounded:
@@ -76,9 +79,9 @@ def descend(problem: Problem, steps: Tensor, sweeps: int, watch: Watch = Watch()
             changes = torch.zeros_like(slope)
             for column in range(stop - start):
                 at = start + column
-                value = values[..., at, None]
+                grid, value = problem.column(at), values[..., at, None]
                 best = value - slope[..., column, None] / own[:, at, None, None]
-                change = problem.nearest(best) * problem.scale - value
+                change = grid.nearest(best) * grid.scale - value
                 changes[..., column] = change[..., 0]
                 slope += change * inside[:, None, column]
             if bool(changes.any()):
@@ -87,7 +90,7 @@ def descend(problem: Problem, steps: Tensor, sweeps: int, watch: Watch = Watch()
                 gradient += changes @ moments[:, start:stop]
         if not moved:
             break
-    return (values / problem.scale).round()
+    return problem.nearest(values)
 
 
 def fitted_scale(problem: Problem, steps: Tensor) -> Tensor:
