@@ -20,6 +20,8 @@ def advise(report: Report, baseline: Report, attempt: Try) -> Advice:
         attempt: Measures the accuracy and size of a recipe that is about to be suggested.
     """
     verdict, reason = _verdict(report, baseline), " ".join(report.notes)
+    if report.recipe.finetuning is not None:  # other bits would be trained anew, which cannot be tried in passing
+        return Advice(verdict=verdict, reason=reason)
     if not report.recipe.quantization.active:
         return _first_step(report, verdict, attempt)
     worst = max((row for row in report.layers if row.cost), key=lambda row: row.cost.value, default=None)  # type: ignore[union-attr]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -20,8 +21,23 @@ from workbench.doubts import expectations
 from workbench.environment import environment, environment_key
 from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.evaluation import Evaluation
+from workbench.explaining.effects import explained
+from workbench.explaining.explanation import Explanation
+from workbench.explaining.flipping import flipped
+from workbench.explaining.flips import FlipList
+from workbench.explaining.histogram import LayerHistogram, layer_histogram
 from workbench.files import write_atomically
+from workbench.finetuned_networks import FinetunedNetworks
+from workbench.finetuning.trainer import Progress as Finetuned
 from workbench.grid import QuantizedLayer
+from workbench.hardware.bound import DeviceBound
+from workbench.hardware.counting import counted
+from workbench.hardware.counts import Counts
+from workbench.hardware.library import profile as hardware_profile
+from workbench.hardware.library import profiles as hardware_profiles
+from workbench.hardware.precision import Precision
+from workbench.hardware.profile import Profile
+from workbench.hardware.roofline import bound as roofline_bound
 from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
 from workbench.planning.forecast import Cost, Forecast
@@ -44,6 +60,9 @@ FIRST_EXAMPLES = 1000
 SECONDS_BETWEEN = 0.08
 PLANNED_BITS = (2, 3, 4, 6, 8)
 """What a planned layer's weights can have, unless other bits are named."""
+
+LISTED_FLIPS = 200
+"""Examples of either kind that a list of flips has at most."""
 
 
 class Offer(NamedTuple):
@@ -90,6 +109,7 @@ class Bench:
         self._network = _network(model, task, self.store.folder / "graphs")
         self._evaluation = Evaluation(task, self._network.batch)
         self._students = TrainedStudents(self._network, task, self.store.folder, teachers or {})
+        self._finetuned = FinetunedNetworks(self._network_for, task, self.store.folder)
         self._measuring = threading.RLock()  # two timings at once would spoil both
         self._baseline_run: tuple[Deployment, Prepared] | None = None
         self._preflight: Preflight | None = None
@@ -188,12 +208,16 @@ class Bench:
                 raise RecipeError(f"deployment.{field}: {reasons[value]}")
         if deployment.device not in runtimes.get(deployment.runtime).devices():
             raise RecipeError(f"deployment.device: {deployment.runtime} does not run on {deployment.device} here.")
+        if recipe.finetuning is not None:
+            self._finetuned.check(recipe, self._network)
         if recipe.distillation is not None:
             self._students.check(recipe.distillation)
+        elif self._network.graph_only and recipe.quantization.equalize:
+            raise RecipeError("quantization.equalize: weights of an ONNX graph are not rescaled here; leave it out.")
         elif self._network.graph_only and recipe.quantization.informed:
             raise RecipeError(
                 "quantization: what the layers of an ONNX graph are given cannot be looked at here. Choose "
-                "method='nearest', a range other than 'hessian', and correction='none'."
+                "method='nearest', a range other than 'hessian' and 'auto', and correction='none'."
             )
 
     # Measuring
@@ -201,6 +225,8 @@ class Bench:
     def known(self, recipe: Recipe) -> Report | None:
         """The finished report of a recipe if there is one, without any work."""
         if recipe.distillation is not None and not self.distilled(recipe.distillation):
+            return None
+        if recipe.finetuning is not None and not self.finetuned(recipe):
             return None
         return self.store.get(recipe.key, self._model_key(recipe), self.task.key, environment_key())
 
@@ -276,7 +302,7 @@ class Bench:
                 ),
                 size=size,
                 layers=rows,
-                notes=(*self.task.notes, *network.notes),
+                notes=(*self.task.notes, *network.remarks(recipe.quantization)),
                 environment=environment(),
             )
 
@@ -334,6 +360,36 @@ class Bench:
         self.check(Recipe(distillation=distillation))
         return self._students.train(distillation, cancel)
 
+    # Fine-tuning
+
+    def finetuned(self, recipe: Recipe) -> bool:
+        """Whether the network of a recipe with `Recipe.finetuning` was trained already."""
+        if recipe.finetuning is None or (recipe.distillation is not None and not self.distilled(recipe.distillation)):
+            return False
+        return self._finetuned.known(recipe)
+
+    def finetune(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Finetuned]:
+        """Train the weights and steps of a quantized network on, from what rounding made of them.
+
+        A network that is known comes at once. A training that was interrupted, also by a killed process, goes on
+        from its last finished epoch, and ends with the same bits. With `Recipe.distillation` it is the student
+        that is trained on.
+
+        Args:
+            recipe: With `Recipe.finetuning`; its quantization says on which grids.
+            cancel: Stops within a step; the best so far is used from then on in this process.
+
+        Yields:
+            Several times a second. The last one has ``done=True``.
+
+        Raises:
+            RecipeError: See `check`.
+        """
+        self.check(recipe)
+        if recipe.finetuning is None:
+            raise RecipeError("finetuning: the recipe has none; give it `finetuning=Finetuning()`.")
+        return self._finetuned.train(recipe, cancel)
+
     # Shipping
 
     def export(self, recipe: Recipe, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -388,7 +444,7 @@ class Bench:
     ) -> Iterator[Choice]:
         """As `auto`: the best so far, at once and after each candidate. Ends, and raises nothing, at `cancel`."""
         self.check(recipe)
-        return choose(self._network_for(recipe, cancel), self.task, recipe, seconds, cancel)
+        return choose(self._network_for(recipe.replace(finetuning=None), cancel), self.task, recipe, seconds, cancel)
 
     # Predicting
 
@@ -406,7 +462,7 @@ class Bench:
         were timed before.
 
         Raises:
-            RecipeError: See `check`; or the recipe is for a student.
+            RecipeError: See `check`; or the recipe is for a network that is trained, or looks at it as a whole.
         """
         self.check(recipe)
         if not self.forecast.known(recipe):
@@ -416,7 +472,8 @@ class Bench:
 
     def predictable(self, recipe: Recipe) -> bool:
         """Whether `predict` answers in milliseconds."""
-        return recipe.distillation is None and self.forecast.known(recipe)
+        whole = recipe.quantization.joint or recipe.quantization.equalize
+        return not whole and recipe.distillation is None and recipe.finetuning is None and self.forecast.known(recipe)
 
     def sensitivity(
         self, quantization: Quantization | None = None, cancel: threading.Event | None = None
@@ -509,6 +566,79 @@ class Bench:
         space = Space(template, bits, self._network.layers)
         yield from Planner(self.forecast, space, budget, self._planned).stream(evaluations, cancel)
 
+    # Explaining
+
+    def explain(self, recipe: Recipe, cancel: threading.Event | None = None) -> Explanation:
+        """Which layer hurts: what each quantized layer costs among the others and alone, simulated, with intervals.
+
+        Args:
+            recipe: What is explained.
+            cancel: Checked before every batch.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        *_, explanation = self.explain_stream(recipe, cancel)
+        return explanation
+
+    def explain_stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Explanation]:
+        """As `explain`, after every run over the examples; which layer hurts is known before the rest.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        self.check(recipe)
+        network = self._network_for(recipe, cancel)
+        network.prepare(specs(recipe.quantization, network.layers), cancel)
+        metric = self.baseline.metric
+        yield from explained(self._evaluation, network, self._network, recipe, metric, cancel)
+
+    def histogram(self, recipe: Recipe, layer: str) -> LayerHistogram:
+        """A layer's weights, and its input on the calibration data, before and after they are put on their grids.
+
+        Raises:
+            RecipeError: See `check`; or there is no such layer.
+        """
+        self.check(recipe)
+        network = self._network_for(recipe)
+        if layer not in network.layers:
+            raise RecipeError(f"histogram: there is no layer {layer!r}. {nearest(layer, network.layers)}")
+        spec = specs(recipe.quantization, network.layers)[layer]
+        return layer_histogram(network.layers[layer], spec, network.quantizer)
+
+    def flips(self, recipe: Recipe, limit: int = LISTED_FLIPS, cancel: threading.Event | None = None) -> FlipList:
+        """Examples that are right in fp32 and wrong now, and the other way, with the layers that undo each flip.
+
+        Where examples are not right or wrong: those whose score fell and rose most.
+
+        Args:
+            recipe: What is looked at.
+            limit: Of either kind at most; of a large network fewer are listed, so that it takes seconds.
+            cancel: Checked before every batch.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.flips_stream(recipe, limit, cancel)
+        return found
+
+    def flips_stream(
+        self, recipe: Recipe, limit: int = LISTED_FLIPS, cancel: threading.Event | None = None
+    ) -> Iterator[FlipList]:
+        """As `flips`: the answers first, then after every layer that was restored.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        self.check(recipe)
+        network = self._network_for(recipe, cancel)
+        network.prepare(specs(recipe.quantization, network.layers), cancel)
+        yield from flipped(self._evaluation, network, self._network, recipe, limit, cancel)
+
     # Inside
 
     def _with_latency(self, recipe: Recipe, cancel: threading.Event | None) -> Report:
@@ -528,14 +658,18 @@ class Bench:
         return report.model_copy(update={"latency": foreseen.latency, "speedup": foreseen.speedup})
 
     def _model_key(self, recipe: Recipe) -> str:
-        """The model's weights and, with a student, the student's: a cancelled training makes other ones."""
+        """The model's weights and, where others were trained, these: a cancelled training makes other ones."""
         own = self._network.key
-        return own if recipe.distillation is None else f"{own}+{self._network_for(recipe).key}"
+        changed = recipe.distillation is not None or recipe.finetuning is not None
+        return f"{own}+{self._network_for(recipe).key}" if changed else own
 
     def _network_for(self, recipe: Recipe, cancel: threading.Event | None = None) -> Network:
-        if recipe.distillation is None:
-            return self._network
-        return self._students.get(recipe.distillation, cancel).networks["student"]
+        if recipe.finetuning is not None:
+            return self._finetuned.get(recipe, cancel)
+        network = self._network
+        if recipe.distillation is not None:
+            network = self._students.get(recipe.distillation, cancel).networks["student"]
+        return network.equalized if recipe.quantization.equalize and recipe.quantization.active else network
 
     def _layers(self, recipe: Recipe) -> dict[str, QuantizedLayer]:
         network = self._network_for(recipe)
@@ -563,6 +697,57 @@ class Bench:
             self._baseline_run = (key, runtimes.prepare(key, self._network, {}))
         return self._baseline_run[1]
 
+    # Devices that are not here
+
+    def hardware(self) -> tuple[Profile, ...]:
+        """Hardware profiles that come along; `workbench.hardware.load_profiles` reads your own."""
+        return hardware_profiles()
+
+    def counts(self, recipe: Recipe | None = None) -> Counts:
+        """MACs, FLOPs and elements of every operator, for one example of the recipe's network; run once.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: The model is an ONNX graph, whose operators are not counted.
+        """
+        recipe = recipe or Recipe()
+        self.check(recipe)
+        network = self._network_for(recipe.replace(finetuning=None))  # it changes numbers, not shapes
+        if network.graph_only:
+            raise WorkbenchError("counts: those of an ONNX graph are not known; load the model as a torch module.")
+        if network not in self._counted:
+            names = {layer.weight_name: name for name, layer in network.layers.items() if layer.weight_name}
+            self._counted[network] = counted(network.module, network.example[:1], names)
+        return self._counted[network]
+
+    def bound(self, recipe: Recipe, profile: Profile | str) -> DeviceBound:
+        """What a recipe would take on a device that is not here: a range, what limits it, and whether it fits.
+
+        Its runtime and threads do not count, its batch does. A student is trained first if that was not done yet.
+
+        Args:
+            recipe: What is asked.
+            profile: One of `hardware`, its name, or one of your own.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: There is no profile of that name; or see `counts`.
+        """
+        device = profile if isinstance(profile, Profile) else hardware_profile(profile)
+        counts = self.counts(recipe)
+        layers = self._network_for(recipe.replace(finetuning=None)).layers
+        bits = {
+            name: (weight.bits if weight else None, activation.bits if activation else None)
+            for name, (weight, activation) in specs(recipe.quantization, layers).items()
+        }
+        weights = {layer.weight_name: name for name, layer in layers.items() if layer.weight_name}
+        precision = Precision(recipe.quantization, bits, weights)
+        return roofline_bound(counts, precision, device, recipe.deployment.batch)
+
+    @cached_property
+    def _counted(self) -> WeakKeyDictionary[Network, Counts]:
+        return WeakKeyDictionary()
+
 
 def _network(model: nn.Module, task: Task, graphs: Path) -> Network:
     from workbench.loading.onnx_session import OnnxModule
@@ -571,4 +756,4 @@ def _network(model: nn.Module, task: Task, graphs: Path) -> Network:
         from workbench.onnx_network import OnnxNetwork
 
         return OnnxNetwork(model, task.calibration, len(task), task.output)
-    return Network(model, task.calibration, len(task), graphs, task.output)
+    return Network(model, task.calibration, len(task), graphs, task.output, task.metrics_for)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from workbench.errors import Cancelled
 from workbench.inputs import Inputs
@@ -17,12 +16,16 @@ from workbench.metrics import TopK
 from workbench.network import Network
 from workbench.outputs import selected
 from workbench.quantization.quantizer import specs
+from workbench.quantization.reconstruction import BATCH as LEARNED_AT_ONCE
+from workbench.quantization.reconstruction import HELD_OUT, PASSES, divergence, steps_for
 from workbench.recipe import Quantization, Recipe
 from workbench.task import Task
 
 CANDIDATES: tuple[dict[str, str], ...] = (
     {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
     {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "affine"},
+    {"method": "quantease", "range": "hessian", "correction": "batchnorm", "scheme": "symmetric"},
+    {"method": "brecq", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
     {"method": "adaround", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
     {"method": "adaround", "range": "hessian", "correction": "bias", "scheme": "affine"},
     {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "midrise"},
@@ -35,9 +38,10 @@ CANDIDATES: tuple[dict[str, str], ...] = (
 OPERATIONS = 2e12
 """Floating point operations for the outputs of all candidates at most; a large model gets fewer examples."""
 LEAST_EXAMPLES = 16
+OVERHEAD = 2.0
+"""What learning takes in fact, in multiples of its products alone."""
 SURE = 2.0
 """Standard errors of the paired difference: smaller ones do not displace what was found earlier."""
-TINY = 1e-30
 
 
 class Choice(NamedTuple):
@@ -58,6 +62,11 @@ class _Deadline(threading.Event):
         super().__init__()
         self._end = time.monotonic() + seconds
         self._other = other
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.monotonic()
 
     def is_set(self) -> bool:
         return time.monotonic() >= self._end or (self._other is not None and self._other.is_set())
@@ -94,11 +103,18 @@ def choose(
     calibration = task.calibration[: max(LEAST_EXAMPLES, affordable)]
     best, losses = recipe, None
     try:
+        began = time.monotonic()
         reference = _outputs(network, task, calibration, Quantization(), end)
+        each = (time.monotonic() - began) / max(len(calibration), 1)
         classes = isinstance(task.metrics_for(reference[0])[0], TopK)
         for tried, candidate in enumerate(candidates, start=1):
+            if losses is not None and _learning(network, candidate, calibration) * each > end.left:
+                yield Choice(best, float(losses.mean()), tried, total)
+                continue
             found = _losses(_outputs(network, task, calibration, candidate, end), reference, classes)
-            if losses is None or _surely_less(found, losses):
+            if losses is None or _better(
+                found, losses, learned="brecq" in (candidate.method, best.quantization.method)
+            ):
                 best, losses = recipe.replace(quantization=candidate), found
             yield Choice(best, float(losses.mean()), tried, total)
     except Cancelled:
@@ -122,16 +138,22 @@ def _outputs(
 def _losses(outputs: list[Tensor], reference: list[Tensor], classes: bool) -> Tensor:
     """One number per example, float64."""
     pairs = zip(outputs, reference, strict=True)
-    return torch.cat([_divergence(*pair, classes) for pair in pairs]).nan_to_num(1e6, 1e6, 1e6)
+    found = [divergence(ours.double(), theirs.double(), classes=classes) for ours, theirs in pairs]
+    return torch.cat(found).nan_to_num(1e6, 1e6, 1e6)
 
 
-def _divergence(outputs: Tensor, reference: Tensor, classes: bool) -> Tensor:
-    """KL divergence of the classes of logits, shape (n, classes); noise over signal power of anything else."""
-    ours, theirs = outputs.double(), reference.double()
-    if classes:
-        one, other = F.log_softmax(ours, 1), F.log_softmax(theirs, 1)
-        return (other.exp() * (other - one)).sum(1)
-    return (ours - theirs).square().reshape(len(ours), -1).mean(1) / theirs.square().mean().clamp(min=TINY)
+def _learning(network: Network, candidate: Quantization, calibration: Inputs) -> float:
+    """How many runs of one example a candidate takes that learns; 0 for others, which take a few seconds at most."""
+    if candidate.method != "brecq":
+        return 0.0
+    return OVERHEAD * PASSES * LEARNED_AT_ONCE * steps_for(network.operations, calibration)
+
+
+def _better(found: Tensor, losses: Tensor, *, learned: bool) -> bool:
+    """Whether a candidate is better by more than chance, where one learned also on what it did not learn from."""
+    if not learned or len(found) < 2 * HELD_OUT:
+        return _surely_less(found, losses)
+    return _surely_less(found[::HELD_OUT], losses[::HELD_OUT]) and bool(found.mean() <= losses.mean())
 
 
 def _surely_less(found: Tensor, losses: Tensor) -> bool:

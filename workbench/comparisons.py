@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from workbench.evaluation import Evaluation
+from workbench.evaluation import Evaluation, Outcomes
 from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Quantization, Recipe
@@ -22,6 +22,18 @@ COST_OPERATIONS = 1e12
 def fp32(network: Network) -> dict[str, LayerSpec]:
     """No layer on any grid."""
     return {name: LayerSpec(None, None) for name in network.layers}
+
+
+def affordable(network: Network, runs: int, examples: int) -> int:
+    """On how many examples so many runs of a network can be compared; 0 where they would be too few.
+
+    Args:
+        network: What runs.
+        runs: How often.
+        examples: How many there are.
+    """
+    most = min(COST_EXAMPLES, int(COST_OPERATIONS // (max(runs, 1) * max(network.operations, 1))), examples)
+    return most if most >= min(LEAST_COST_EXAMPLES, examples) else 0
 
 
 def layer_costs(
@@ -44,24 +56,71 @@ def layer_costs(
         Cancelled: `cancel` was set.
     """
     asked = specs(quantization, network.layers)
-    quantized = [name for name, spec in asked.items() if any(spec)]
-    if not quantized:
-        return
-    affordable = int(COST_OPERATIONS // (len(quantized) * max(network.operations, 1)))
-    examples = min(COST_EXAMPLES, affordable, len(evaluation.task))
-    if examples < min(LEAST_COST_EXAMPLES, len(evaluation.task)):
-        return
-    own = evaluation.all(network, asked, reference, cancel)
     rows = {row.name: row for row in network.rows(quantization)}
-    for name in reversed(quantized):  # the last layers first: what comes before them is remembered
-        restored = {**asked, name: LayerSpec(None, None)}
-        for outcomes in evaluation.stream(network, restored, reference, cancel):
-            if len(outcomes) >= examples:
-                break
-        lost = outcomes.first(examples).drop(own)
-        cost = lost.model_copy(update={"value": -lost.value, "low": -lost.high, "high": -lost.low})
+    examples = affordable(network, len(quantized(asked)), len(evaluation.task))
+    for name, cost, _ in one_layer_off(evaluation, network, reference, asked, examples, cancel):
         rows[name] = rows[name].model_copy(update={"cost": cost})
         yield tuple(rows.values())
+
+
+def quantized(asked: Mapping[str, LayerSpec]) -> list[str]:
+    """The layers of which anything is on a grid."""
+    return [name for name, spec in asked.items() if any(spec)]
+
+
+def one_layer_off(
+    evaluation: Evaluation,
+    network: Network,
+    reference: Network,
+    asked: Mapping[str, LayerSpec],
+    examples: int,
+    cancel: threading.Event | None,
+) -> Iterator[tuple[str, Estimate, Outcomes]]:
+    """What is won back when one layer alone returns to fp32, for each quantized layer.
+
+    Args:
+        evaluation: The examples.
+        network: What runs.
+        reference: Whose fp32 output counts as right where the task has no targets.
+        asked: What is asked of each layer.
+        examples: On how many it is measured; 0: nothing is.
+        cancel: Checked before every batch.
+
+    Yields:
+        Name, gain (positive: the layer hurts) and what came out without it.
+
+    Raises:
+        Cancelled: `cancel` was set.
+    """
+    names = quantized(asked)
+    if not names or not examples:
+        return
+    own = first(evaluation, network, reference, asked, examples, cancel)
+    for name in reversed(names):  # the last layers first: what comes before them is remembered
+        restored = {**asked, name: LayerSpec(None, None)}
+        outcomes = first(evaluation, network, reference, restored, examples, cancel)
+        lost = outcomes.drop(own)
+        won = {"value": 0.0 - lost.value, "low": 0.0 - lost.high, "high": 0.0 - lost.low}  # 0 has no sign
+        yield name, lost.model_copy(update=won), outcomes
+
+
+def first(
+    evaluation: Evaluation,
+    network: Network,
+    reference: Network,
+    asked: Mapping[str, LayerSpec],
+    examples: int,
+    cancel: threading.Event | None,
+) -> Outcomes:
+    """What comes out for the first examples.
+
+    Raises:
+        Cancelled: `cancel` was set.
+    """
+    for outcomes in evaluation.stream(network, asked, reference, cancel):
+        if len(outcomes) >= examples:
+            break
+    return outcomes.first(examples)
 
 
 def against(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +18,17 @@ from workbench.form import Form
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.layers import Layer
+from workbench.metrics import Metric, TopK
 from workbench.outputs import Output, selected
 from workbench.quantization.calibration import Observation, observe
+from workbench.quantization.equalization import equalized
 from workbench.quantization.finding import find_layers
+from workbench.quantization.jointly import remarks, settle
 from workbench.quantization.moments import Moments, MomentStore, collected
 from workbench.quantization.operations import operations
 from workbench.quantization.preparation import prepared
-from workbench.quantization.quantizer import LayerSpec, Quantizer, specs
+from workbench.quantization.quantizer import LayerSpec, Learned, Quantizer, Settled, specs
+from workbench.quantization.reconstruction import Goal
 from workbench.quantization.rounding import Watch
 from workbench.quantization.simulation import Simulation
 from workbench.randomness import seeded
@@ -46,11 +51,18 @@ class Network:
 
     graph_only = False
     """Whether there is a graph for a runtime and no torch module."""
+    _observations: dict[str, Observation] | None = None
     notes: tuple[str, ...] = ()
     """What a reader of the numbers has to know of how it runs."""
 
     def __init__(
-        self, model: nn.Module, calibration: Inputs, examples: int, folder: Path, output: Output = None
+        self,
+        model: nn.Module,
+        calibration: Inputs,
+        examples: int,
+        folder: Path,
+        output: Output = None,
+        metrics: Callable[[Tensor], Sequence[Metric]] | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +71,7 @@ class Network:
             examples: How many a whole evaluation has.
             folder: Where the exported graph is kept for the next process.
             output: Which part of what the model returns is measured.
+            metrics: What outputs are measured by; methods that learn ask whether they are classes.
 
         Raises:
             WorkbenchError: The model cannot be copied, or does not run on the inputs.
@@ -77,6 +90,36 @@ class Network:
         self._folder = folder
         self._packed: dict[tuple[str, LayerSpec], PackedLayer] = {}
         self._export = threading.Lock()
+        self._learned: Learned = {}
+        self._metrics = metrics
+
+    def retrained(self, weights: Mapping[str, Tensor], learned: Learned) -> Network:
+        """The same network after a training.
+
+        Args:
+            weights: Take the place of its own, by their names in the state.
+            learned: Grids that were trained with them, and take the place of those that a range would give.
+        """
+        made = copy.copy(self)
+        for name in [n for n in vars(made) if isinstance(getattr(type(self), n, None), cached_property)]:
+            del made.__dict__[name]
+        made.module = copy.deepcopy(self.module)
+        with torch.inference_mode():  # in their place, so that ties and memory layouts stay
+            for name, parameter in made.module.named_parameters():
+                parameter.copy_(weights[name])
+        made.layers, made.left_alone = find_layers(made.module, self.example)
+        made._packed, made._export, made._learned = {}, threading.Lock(), dict(learned)
+        made._observations = None
+        return made
+
+    @cached_property
+    def equalized(self) -> Network:
+        """The same network with its channels rescaled, so that weights have ranges alike."""
+        weights = equalized(self.module, self.layers, self.example, self.output)
+        made = self.retrained({**dict(self.module.named_parameters()), **weights}, {})
+        if not weights:
+            made.notes = (*self.notes, "equalize changes nothing here: no layer passes factors on to the next one.")
+        return made
 
     @cached_property
     def key(self) -> str:
@@ -87,6 +130,11 @@ class Network:
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for slot, grid in self._learned.items():
+            stored = grid.stored()
+            digest.update(f"{slot}{grid.kind}{stored.about}".encode())
+            for tensor in stored.tensors.values():
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property
@@ -127,18 +175,44 @@ class Network:
     def quantizer(self) -> Quantizer:
         """Calibrated when a first activation is put on a grid, or a first weight is rounded by its inputs."""
 
-        def examples() -> Inputs:
-            most = max(LEAST_CALIBRATION, int(CALIBRATION_OPERATIONS // max(self.operations, 1)))
-            return self._calibration[:most]
-
-        def observations() -> dict[str, Observation]:
-            return observe(self.module, self.layers, examples(), self.batch)
-
         def moments(layers: Sequence[Layer], cancel: threading.Event | None) -> dict[str, Moments]:
-            return collected(self.module, layers, examples(), self.batch, cancel)
+            return collected(self.module, layers, self._seen, self.batch, cancel)
+
+        def jointly(quantization: Quantization, watch: Watch) -> dict[str, Settled]:
+            goal = Goal(self.output, self._classes)
+            return settle(quantization, self.simulation, self.layers, self._seen, goal, self.operations, watch)
 
         modules = dict(self.module.named_modules(remove_duplicate=False))
-        return Quantizer(self.layers, observations, MomentStore(self.layers, modules, moments))
+        return Quantizer(
+            self.layers, self._observed, MomentStore(self.layers, modules, moments), jointly, self._learned
+        )
+
+    def _observed(self, cancel: threading.Event | None = None) -> dict[str, Observation]:
+        """What arrives at each layer, looked at once."""
+        if self._observations is None:
+            self._observations = self._observe(cancel)
+        return self._observations
+
+    def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
+        return observe(self.module, self.layers, self._seen, self.batch, cancel)
+
+    @property
+    def _seen(self) -> Inputs:
+        """The calibration examples that are looked at."""
+        most = max(LEAST_CALIBRATION, int(CALIBRATION_OPERATIONS // max(self.operations, 1)))
+        return self._calibration[:most]
+
+    @cached_property
+    def _classes(self) -> bool:
+        """Whether outputs are logits of classes."""
+        return self._metrics is not None and isinstance(self._metrics(self.call(self.example))[0], TopK)
+
+    def remarks(self, quantization: Quantization) -> tuple[str, ...]:
+        """What a reader of a recipe's numbers has to know of how it runs."""
+        if self.graph_only or not quantization.joint:
+            return self.notes
+        told = remarks(quantization, self.layers, self.module, self.operations, self._seen)
+        return (*self.notes, *told)
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -182,6 +256,8 @@ class Network:
         Raises:
             Cancelled: `cancel` was set; layers that were finished are kept.
         """
+        if any(spec.activation and spec.activation.method != "naive" for spec in asked.values()):
+            self._observed(cancel)
         self.quantizer.prepare(asked, Watch(cancel, progress))
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
 
-from workbench.errors import WorkbenchError
+from workbench.errors import Cancelled, WorkbenchError
 from workbench.form import Form
 from workbench.inputs import Inputs
 from workbench.layers import Layer, LeftAlone
@@ -99,7 +100,7 @@ class OnnxNetwork(Network):
     @cached_property
     def quantizer(self) -> Quantizer:
         """Calibrated when a first activation is put on a grid."""
-        return Quantizer(self.layers, self._observe)
+        return Quantizer(self.layers, self._observed)
 
     @cached_property
     def simulation(self) -> GraphSimulation:  # type: ignore[override]
@@ -124,7 +125,7 @@ class OnnxNetwork(Network):
         """The arguments under the names of the graph's inputs."""
         return dict(zip(self._names, (tensor.numpy() for tensor in inputs.tensors), strict=True))
 
-    def _observe(self) -> dict[str, Observation]:
+    def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
         """Histograms of what arrives at each layer, from a graph that shows these values as outputs."""
         names = {layer.weight_name: layer.name for layer in self.layers.values()}
         arriving = {node.name: (names[node.weight_name], node.input) for node in self._model.layers().values()}
@@ -138,6 +139,8 @@ class OnnxNetwork(Network):
         histograms = Histograms(name for name, layer in self.layers.items() if not layer.activations)
         for look in (histograms.widen, histograms.count):
             for part in self._calibration.batches(torch.arange(len(self._calibration)), BATCH):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled
                 examples = self._calibration[part]
                 outputs = examples.call(module)
                 outputs = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -203,7 +203,7 @@ class TrainedStudents:
 
     def _network(self, module: nn.Module) -> Network:
         task = self._task
-        return Network(module, task.calibration, len(task), self._folder / "graphs", task.output)
+        return Network(module, task.calibration, len(task), self._folder / "graphs", task.output, task.metrics_for)
 
 
 def _at_the_start() -> Progress:

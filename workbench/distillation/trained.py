@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from workbench import tensor_files
 from workbench.errors import WorkbenchError
-from workbench.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +34,10 @@ class Trained:
         Raises:
             OSError: The file cannot be written. One that was there before is left whole.
         """
-        tensors = self._tensors()
         about = {"format": FORMAT, "steps": self.steps, "seconds": self.seconds, "cancelled": self.cancelled}
-        text = json.dumps(about, sort_keys=True)
-        content = safetensors.torch.save(tensors, {"training": text, "sha256": _checksum(text, tensors)})
-        write_atomically(path, content)
+        both = (("student", self.student_state), ("control", self.control_state))
+        tensors = {f"{who}.{name}": value for who, state in both for name, value in state.items()}
+        tensor_files.save(path, json.dumps(about, sort_keys=True), tensors)
 
     @classmethod
     def load(cls, path: Path) -> Trained:
@@ -52,13 +47,8 @@ class Trained:
             OSError: There is no such file, or it cannot be read.
             WorkbenchError: It is truncated, altered, or not of this kind.
         """
-        content = path.read_bytes()
         try:
-            tensors = safetensors.torch.load(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            text = header["training"]
-            if header["sha256"] != _checksum(text, tensors):
-                raise ValueError("its content does not match its checksum")
+            text, tensors = tensor_files.load(path)
             about: dict[str, Any] = json.loads(text)
             if about.pop("format") != FORMAT:
                 raise ValueError("it has another format than this version writes")
@@ -67,23 +57,7 @@ class Trained:
                 who, _, name = key.partition(".")
                 parts[who][name] = tensor
             return cls(student_state=parts["student"], control_state=parts["control"], **about)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise WorkbenchError(
                 f"{path.name} cannot be used as a trained student: {error}. Delete it and distil again."
             ) from error
-
-    def _tensors(self) -> dict[str, Tensor]:
-        both = (("student", self.student_state), ("control", self.control_state))
-        return {
-            f"{who}.{name}": value.detach().clone(memory_format=torch.contiguous_format)
-            for who, state in both
-            for name, value in state.items()
-        }
-
-
-def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).numpy().data)
-    return digest.hexdigest()

@@ -74,12 +74,19 @@ class Forecast:
         """What a recipe asks of each layer.
 
         Raises:
-            RecipeError: It is for a student, of which nothing is known before it is trained.
+            RecipeError: It is for a network of which nothing is known before it is trained.
         """
         if recipe.distillation is not None:
             raise RecipeError(
                 "distillation: a student's accuracy cannot be predicted before it is trained; measure it."
             )
+        if recipe.quantization.joint or recipe.quantization.equalize:
+            raise RecipeError(
+                "quantization: method='brecq', correction='batchnorm' and equalize=True make layers depend on each "
+                "other, and a prediction adds up what each costs by itself; measure the recipe."
+            )
+        if recipe.finetuning is not None:
+            raise RecipeError("finetuning: what a network learns cannot be predicted before it is trained; measure it.")
         return specs(recipe.quantization, self.network.layers)
 
     def known(self, recipe: Recipe) -> bool:
@@ -90,8 +97,10 @@ class Forecast:
         """See `Sensitivity.measure`; afterwards `predict` answers in milliseconds.
 
         Raises:
+            RecipeError: See `asked`.
             Cancelled: `cancel` was set.
         """
+        self.asked(Recipe(quantization=quantization))
         predictor = self.predictor
         yield from self.sensitivity.measure(quantization, cancel)
         predictor.predict([specs(quantization, self.network.layers)])
@@ -158,7 +167,8 @@ class Forecast:
     def observe(self, report: Report) -> None:
         """Learn from a measured report, so that predictions of other recipes get better."""
         recipe = report.recipe
-        if recipe.distillation is not None:
+        trained = recipe.distillation is not None or recipe.finetuning is not None
+        if trained or recipe.quantization.joint or recipe.quantization.equalize:
             return
         asked = self.asked(recipe)
         if report.latency is not None and report.latency.source == "measured":

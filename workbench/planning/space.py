@@ -34,6 +34,14 @@ class Space:
         wrong = [b for b in bits if isinstance(b, bool) or not isinstance(b, int) or not MIN_BITS <= b <= MAX_BITS]
         if wrong or not bits:
             raise RecipeError(f"bits = {tuple(bits)!r}: whole numbers from {MIN_BITS} to {MAX_BITS} are needed.")
+        if template.quantization.joint or template.quantization.equalize:
+            raise RecipeError(
+                "template: a plan adds up what single layers cost, and method='brecq', correction='batchnorm' and "
+                "equalize=True make them depend on each other; plan with method='quantease', then measure the plan "
+                "with these."
+            )
+        if template.finetuning is not None:
+            raise RecipeError("finetuning: each mix would be trained anew; plan without it, then fine-tune the plan.")
         if template.distillation is not None:
             raise RecipeError("distillation: a plan is made for the model itself; plan for the exported student.")
         self.template = template

@@ -59,12 +59,12 @@ def prepared(model: nn.Module, example: Inputs, output: Output = None) -> Prepar
     """
     original, normed = _copied(model)
     module = twin(original)
-    wanted = _run(module, example, output)
+    wanted = outputs_of(module, example, output)
     joined = _split_attention(module)
     folded: dict[str, Folded] = {}
     for layer, norm in _followers(module, example):
         folded |= _fold(module, layer, norm)
-    if (folded or joined) and not _agrees(module, example, output, wanted):
+    if (folded or joined) and not agrees(module, example, output, wanted):
         # one rewrite at a time, and only those that change nothing
         module, folded, joined = _carefully(original, example, output, wanted)
     root = "model." if isinstance(module, _Root) else ""
@@ -149,7 +149,12 @@ class _Root(nn.Module):
 
 
 @torch.inference_mode()
-def _run(module: nn.Module, example: Inputs, output: Output) -> Tensor:
+def outputs_of(module: nn.Module, example: Inputs, output: Output) -> Tensor:
+    """What a model gives for an example.
+
+    Raises:
+        WorkbenchError: It does not run.
+    """
     with running(), seeded():
         try:
             return selected(example.call(module), output).clone()
@@ -161,9 +166,10 @@ def _run(module: nn.Module, example: Inputs, output: Output) -> Tensor:
             ) from error
 
 
-def _agrees(module: nn.Module, example: Inputs, output: Output, wanted: Tensor) -> bool:
+def agrees(module: nn.Module, example: Inputs, output: Output, wanted: Tensor) -> bool:
+    """Whether a rewritten model gives what it gave before, up to the order of roundings."""
     try:
-        found = _run(module, example, output)
+        found = outputs_of(module, example, output)
     except WorkbenchError:
         return False
     if not wanted.is_floating_point():
@@ -179,13 +185,13 @@ def _carefully(
 ) -> tuple[nn.Module, dict[str, Folded], dict[str, tuple[str, ...]]]:
     module = twin(original)
     joined = _split_attention(module)
-    if joined and not _agrees(module, example, output, wanted):
+    if joined and not agrees(module, example, output, wanted):
         module, joined = twin(original), {}
     folded: dict[str, Folded] = {}
     for layer, norm in _followers(module, example):
         before = module.get_submodule(layer), module.get_submodule(norm)
         told = _fold(module, layer, norm)
-        if _agrees(module, example, output, wanted):
+        if agrees(module, example, output, wanted):
             folded |= told
         else:
             for name, old in zip((layer, norm), before, strict=True):

@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,7 +32,7 @@ from workbench.twins import substituted, twin
 REMEMBER_BYTES = 96 * 2**20
 """Memory for the inputs of stages that later runs can start from. Every viewer's kernel has as much."""
 
-Replacements = Mapping[str, "nn.Module | _Replacement"]
+Replacements = Mapping[str, "nn.Module | Replacement"]
 
 
 class Simulation:
@@ -108,17 +108,45 @@ class Simulation:
                 x = stage(inputs, x, replaced, parameters)
         return x
 
+    def run_part(
+        self,
+        stages: Sequence[Stage],
+        inputs: Inputs,
+        x: Any,
+        asked: Mapping[str, LayerSpec],
+        replaced: Replacements,
+    ) -> Any:
+        """The value at the end of some stages, with something else in the place of some layers.
+
+        Args:
+            stages: One after the other.
+            inputs: Of the model.
+            x: The value at the first one's start.
+            asked: What is asked of each layer.
+            replaced: By module; the other modules' layers are quantized as they are asked for.
+        """
+        with running(), seeded(), self._functions(asked) as parameters:
+            for stage in stages:
+                own = {s: replaced[s] if s in replaced else self._replacement(s, asked) for s in stage.sites}
+                x = stage(inputs, x, own, parameters)
+        return x
+
+    @property
+    def model(self) -> nn.Module:
+        """In fp32."""
+        return self._model
+
     def _names(self, sites: Sequence[str]) -> tuple[str, ...]:
         own = [layer for site in sites for layer in self._at[site]]
         return tuple(dict.fromkeys(layer.name for layer in (*own, *self._functional)))
 
-    def _replacement(self, site: str, asked: Mapping[str, LayerSpec]) -> nn.Module | _Replacement:
+    def _replacement(self, site: str, asked: Mapping[str, LayerSpec]) -> nn.Module | Replacement:
         module = self._model.get_submodule(site)
         layers = [(layer, asked[layer.name]) for layer in self._at[site]]
         grids = [self.quantizer.activation_grid(spec.activation) for _, spec in layers if spec.activation]
         tensors = {**module._buffers, **module._parameters}
         if not any(spec.weight for _, spec in layers):
-            return module if not grids else _Replacement(module, dict, grids[0])
+            return module if not grids else Replacement(module, dict, grids[0])
 
         def parameters() -> dict[str, Tensor]:
             """Made when the layer runs: of a large model, one layer's copy is there at a time."""
@@ -131,7 +159,7 @@ class Simulation:
                         made |= {own: found[name] for own, held in tensors.items() if held is tensor}
             return made
 
-        return _Replacement(module, parameters, grids[0] if grids else None)
+        return Replacement(module, parameters, grids[0] if grids else None)
 
     def _functions(self, asked: Mapping[str, LayerSpec]) -> AbstractContextManager[dict[str, Tensor]]:
         """The layers that functions use, as they take their place: parameters by name, and the rounding of operands."""
@@ -163,10 +191,16 @@ def _functions(parameters: dict[str, Tensor], grids: Mapping[int, Grid]) -> Any:
         yield parameters
 
 
-class _Replacement:
+class Replacement:
     """A layer with other parameters and a rounded input."""
 
     def __init__(self, module: nn.Module, parameters: Callable[[], dict[str, Tensor]], grid: Grid | None) -> None:
+        """
+        Args:
+            module: The layer; left as it is.
+            parameters: Gives those that are others, by their names in the module.
+            grid: Of its input; None leaves it as it is.
+        """
         self._module = module
         self._parameters = parameters
         self._grid = grid
@@ -185,11 +219,20 @@ class _Replacement:
         parameters = self._parameters()
         module = substituted(self._module, parameters) if parameters else self._module
         if self._grid is not None:
-            args, kwargs = _rounded(args, kwargs, self._grid)
+            args, kwargs = rounded_input(args, kwargs, self._grid)
         return module, args, kwargs
 
 
-def _rounded(args: tuple[Any, ...], kwargs: dict[str, Any], grid: Grid) -> tuple[tuple[Any, ...], dict[str, Any]]:
+class Rounds(Protocol):
+    """A grid, or what takes its place while it is learned."""
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Each value moved to the nearest point of the grid."""
+
+
+def rounded_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], grid: Rounds
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The first argument that holds floating point numbers, on its grid."""
 
     def round_(value: Any) -> Any:
@@ -306,16 +349,33 @@ def _attribute(model: nn.Module, path: str) -> Any:
 
 def _stages(model: nn.Module, sites: Sequence[str], functional: Sequence[Layer], example: Inputs) -> list[Stage]:
     try:
-        with tracing(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tracer = _LeafTracer(model, sites, functional)
-            graph = tracer.trace(model, concrete_args=_missing(model, example))
-        stages = _cut(model, list(graph.nodes), sites)
+        stages = _cut(model, list(_graph(model, sites, functional, example).nodes), sites)
         if _same(model, stages, example):
             return stages
     except Exception:  # data-dependent control flow and the like: tracing has no narrower error
         return [WholeStage(model, sites)]
     return [WholeStage(model, sites)]
+
+
+def traced(model: nn.Module, layers: Mapping[str, Layer], example: Inputs) -> fx.Graph | None:
+    """The path that a model's code takes, down to the modules of its layers; None where it cannot be traced.
+
+    Args:
+        model: In evaluation mode.
+        layers: Its quantizable layers.
+        example: Tells which arguments are given.
+    """
+    sites = [site for layer in layers.values() for site in layer.sites]
+    try:
+        return _graph(model, sites, [layer for layer in layers.values() if layer.functional], example)
+    except Exception:  # data-dependent control flow and the like: tracing has no narrower error
+        return None
+
+
+def _graph(model: nn.Module, sites: Sequence[str], functional: Sequence[Layer], example: Inputs) -> fx.Graph:
+    with tracing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _LeafTracer(model, sites, functional).trace(model, concrete_args=_missing(model, example))
 
 
 def _missing(model: nn.Module, example: Inputs) -> dict[str, Any]:

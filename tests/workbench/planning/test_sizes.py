@@ -54,8 +54,8 @@ NETWORKS: dict[str, tuple[Network, Sizes]] = {}
 @given(
     data=st.data(),
     kind=st.sampled_from(["plain", "tied", "named"]),
-    scheme=st.sampled_from(["symmetric", "affine", "midrise"]),
-    granularity=st.sampled_from(["tensor", "channel"]),
+    scheme=st.sampled_from(["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"]),
+    granularity=st.sampled_from(["tensor", "channel", "group"]),
     correction=st.sampled_from(["none", "bias"]),
     common=st.tuples(bits, bits),
 )

@@ -91,6 +91,16 @@ VARIANTS = {
     "mid-rise at 8 bits": Quantization(weight_bits=8, activation_bits=8, scheme="midrise"),
     "corrected": Quantization(weight_bits=2, activation_bits=8, method="gptq", range="hessian", correction="bias"),
     "corrected, weights only": Quantization(weight_bits=2, method="quantease", scheme="midrise", correction="bias"),
+    **{
+        scheme: Quantization(weight_bits=4, activation_bits=8, scheme=scheme)
+        for scheme in ("power_of_two", "codebook", "float", "float_wide", "mx")
+    },
+    "groups": Quantization(weight_bits=4, activation_bits=8, granularity="group", group_size=8, correction="bias"),
+    "codebooks of groups": Quantization(weight_bits=3, scheme="codebook", granularity="group", range="hessian"),
+    "floats, rounded by their inputs": Quantization(
+        weight_bits=4, activation_bits=8, scheme="float", method="quantease", range="auto", correction="bias"
+    ),
+    "by divergence": Quantization(weight_bits=4, activation_bits=6, range="kl"),
     "learned, affine": Quantization(weight_bits=3, activation_bits=4, method="adaround", scheme="affine"),
 }
 
@@ -110,7 +120,7 @@ def test_what_is_simulated_is_what_is_shipped_and_what_runs(network: Network, na
         again = read.layers[layer.name]
         assert torch.equal(again.weight, layer.weight)
         assert torch.equal(again.weight_grid.dequantize(again.weight), layer.weight_grid.dequantize(layer.weight))
-        assert again.weight_grid.stride == layer.weight_grid.stride
+        assert again.weight_grid.code_span == layer.weight_grid.code_span
     shipped = model()
     shipped.load_state_dict(read.state)
     if quantization.activation_bits is None:
@@ -171,3 +181,50 @@ def test_layers_without_moments_are_rounded_to_nearest() -> None:
     )
     assert torch.equal(plain["0"], informed["0"])
     assert not torch.equal(plain["2"], informed["2"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"granularity": "group", "group_size": 5},
+        {"scheme": "affine", "granularity": "group", "group_size": 16},
+        {"scheme": "power_of_two"},
+        {"scheme": "codebook", "range": "hessian"},
+        {"scheme": "codebook", "granularity": "group", "group_size": 16},
+        {"scheme": "float"},
+        {"scheme": "mx"},
+    ],
+    ids=str,
+)
+def test_rounding_by_inputs_follows_every_grid(network: Network, more: dict[str, object]) -> None:
+    wanted = network.call(INPUTS)
+    error = {}
+    for method in ("nearest", "gptq", "quantease", "adaround"):
+        quantization = Quantization(weight_bits=3, method=method, **more)
+        error[method] = float((outputs(network, quantization) - wanted).square().mean())
+        for layer in network.quantized(specs(quantization, network.layers)).values():
+            values = layer.weight_grid.dequantize(layer.weight)
+            assert torch.equal(layer.weight_grid.fake_quantize(values), values)
+            if layer.weight.dim() == 4:
+                assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert max(error["gptq"], error["quantease"], error["adaround"]) < 0.85 * error["nearest"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"scheme": "float"}, "4-bit floats run in fp32 kernels here"),
+        ({"scheme": "codebook"}, "4-bit codebooks run in fp32 kernels here"),
+        ({"granularity": "group"}, "4-bit weights in groups of 32 run in fp32 kernels here"),
+        ({"scheme": "power_of_two"}, "4-bit weights run in 8-bit kernels"),
+    ],
+)
+def test_what_has_no_integer_kernel_is_said(network: Network, more: dict[str, str], says: str) -> None:
+    layers = network.quantized(specs(Quantization(weight_bits=4, activation_bits=8, **more), network.layers))
+    prepared = prepare(Deployment(runtime="onnxruntime"), network, layers)
+    assert says in prepared.note
+    uneven = "fp32" in says
+    assert (prepared.integer == 0) == uneven
+    assert all((layer.bias is None) == uneven for layer in layers.values()), "no whole-number bias without a kernel"
+    if uneven:
+        assert says in prepare(Deployment(runtime="eager"), network, layers).note

@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import Cancelled
+from workbench.quantization.quantizer import WeightSpec
 from workbench.quantization.ranges import grid_over, spanned
 from workbench.quantization.rounding import ROUNDINGS, Problem, Rounded, Watch, on_grid
 from workbench.quantization.rounding.quantease import descend, fitted_scale
+from workbench.quantization.schemes import SCHEMES
+from workbench.quantization.weight_grids import weight_grid
 from workbench.recipe import Quantization
 
 METHODS = sorted(ROUNDINGS)
-SCHEMES = ("symmetric", "affine", "midrise")
+EVEN = ("symmetric", "affine", "midrise")
 seeds = st.integers(0, 10**6)
 
 
@@ -62,7 +65,7 @@ def best_of_all(p: Problem) -> torch.Tensor:
     return torch.stack(best).float()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", EVEN)
 @pytest.mark.parametrize(("method", "share"), [("gptq", 0.75), ("quantease", 0.8), ("adaround", 0.65)])
 def test_close_to_the_best_of_all_roundings_and_never_below(method: str, share: float, scheme: str) -> None:
     found, least, nearest = [], [], []
@@ -80,7 +83,7 @@ def test_close_to_the_best_of_all_roundings_and_never_below(method: str, share: 
 
 
 @settings(deadline=None, max_examples=20)
-@given(seeds, st.sampled_from(METHODS), st.sampled_from(SCHEMES), st.integers(2, 8), st.sampled_from([0, None]))
+@given(seeds, st.sampled_from(METHODS), st.sampled_from(EVEN), st.integers(2, 8), st.sampled_from([0, None]))
 def test_whole_numbers_on_the_grid_and_never_worse_than_nearest(
     seed: int, method: str, scheme: str, bits: int, axis: int | None
 ) -> None:
@@ -93,6 +96,40 @@ def test_whole_numbers_on_the_grid_and_never_worse_than_nearest(
         assert len(made.scale.unique()) == 1
         ours, nearest = ours.sum(), nearest.sum()
     assert (ours <= nearest * (1 + 1e-4) + 1e-7).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seeds,
+    st.sampled_from(METHODS),
+    st.sampled_from([*SCHEMES, "codebook"]),
+    st.integers(2, 5),
+    st.sampled_from([0, 4, 9]),
+)
+def test_any_grid_is_kept_and_never_worse_than_nearest(
+    seed: int, method: str, scheme: str, bits: int, group: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(6, 9, generator=random)
+    x = torch.rand(2, 40, 3, generator=random) @ torch.randn(2, 3, 9, generator=random)
+    moments = x.transpose(1, 2) @ x / 40 + 0.01 * torch.eye(9)
+    spec = WeightSpec("", bits, method, scheme, "group" if group else "channel", "mse", group_size=group)
+    grid = weight_grid(weight, spec, 0)
+    p = Problem.of(weight, grid, moments)
+    assert torch.allclose((p.nearest(p.rows) * p.scale).reshape(6, 9), grid.fake_quantize(weight), rtol=1e-4, atol=1e-5)
+    found = ROUNDINGS[method](p, Watch())
+    q, made = on_grid(found, grid, weight)
+    values = made.dequantize(q)
+    assert torch.allclose(values, (found.steps * found.scale).reshape(6, 9), rtol=1e-5, atol=1e-6)
+    assert torch.equal(made.fake_quantize(values), values)
+    if group or scheme in ("power_of_two", "mx", "codebook"):
+        assert made is grid, "its parameters have to stay"
+
+    def lost(each: torch.Tensor) -> torch.Tensor:
+        change = (each - weight).reshape(2, 3, 9)
+        return ((change @ moments) * change).sum(-1)
+
+    assert (lost(values) <= lost(grid.fake_quantize(weight)) * (1 + 1e-3) + 1e-5).all()
 
 
 @settings(deadline=None, max_examples=20)
@@ -187,7 +224,7 @@ def test_it_says_how_far_it_is_and_stops_in_the_middle(method: str) -> None:
     assert torch.equal(p.rows, before)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", EVEN)
 @pytest.mark.parametrize("axis", [0, None])
 def test_a_solution_is_a_weight_on_a_grid(scheme: str, axis: int | None) -> None:
     weight = torch.randn(6, 2, 3, 3).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,53 @@
+"""Networks that learn within a second, and data that they learn from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import workbench as wb
+from workbench import Finetuning, Quantization, Recipe, Task
+from workbench.finetuned_networks import FinetunedNetworks
+from workbench.store import Store
+
+RECIPE = Recipe(
+    quantization=Quantization(weight_bits=2, activation_bits=8),
+    finetuning=Finetuning(images=540, epochs=3, learning_rate=5e-3),
+)
+
+
+def data(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noisy pictures with a bright quarter; which one is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (n,), generator=generator)
+    pictures = torch.randn(n, 1, 8, 8, generator=generator)
+    for label, (top, left) in enumerate(((0, 0), (0, 4), (4, 0), (4, 4))):
+        pictures[labels == label, :, top : top + 4, left : left + 4] += 0.7
+    return pictures, labels
+
+
+def network() -> nn.Module:
+    """Trained for a moment, always the same."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(384, 8), nn.ReLU(), nn.Linear(8, 4)
+    )
+    pictures, labels = data(600, 3)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(pictures), labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def bench(store: Store, model: nn.Module | None = None) -> wb.Bench:
+    """On four quarters."""
+    pictures, labels = data(400, 1)
+    task = Task.classification(pictures, labels, calibration=data(64, 2)[0], training=data(600, 3), classes=4)
+    return wb.Bench(network() if model is None else model, task, store=store)
+
+
+def networks(made: wb.Bench) -> FinetunedNetworks:
+    """What the bench fine-tunes with."""
+    return made._finetuned

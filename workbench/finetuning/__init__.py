@@ -1,0 +1,1 @@
+"""Training a network on its grids: weights and steps together."""

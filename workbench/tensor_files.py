@@ -1,0 +1,62 @@
+"""Tensors with a text about them in one file that says itself whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from workbench.files import write_atomically
+
+
+def save(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, with a text and a checksum in the header; whole or not at all.
+
+    Args:
+        path: In a folder that is there.
+        text: About the tensors, JSON usually.
+        tensors: By name; tied ones are written twice.
+
+    Raises:
+        OSError: The file cannot be written. One that was there before is left whole.
+    """
+    plain = {
+        name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in sorted(tensors.items())
+    }
+    write_atomically(path, safetensors.torch.save(plain, {"about": text, "sha256": _checksum(text, plain)}))
+
+
+def load(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Read what `save` wrote.
+
+    Returns:
+        The text, and the tensors by name.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        ValueError: It is truncated, altered, or not of this kind.
+    """
+    content = path.read_bytes()
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        text, told = header["about"], header["sha256"]
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"it is truncated or of another kind ({error})") from error
+    if told != _checksum(text, tensors):
+        raise ValueError("its content does not match its checksum")
+    return text, tensors
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
