@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from widgets.deployment_panel import DeploymentPanel
     from widgets.distillation_panel import DistillationPanel
+    from widgets.explanation import ExplanationPart
     from widgets.figure import tradeoff_figure
+    from widgets.finetuning_panel import FinetuningPanel
+    from widgets.foresight import Foresight
+    from widgets.guess import Guess
     from widgets.header import History, ModelPicker, Status
     from widgets.layer_table import LayerTable
     from widgets.learning_curves import LearningCurves
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
 _HOME = {
     "DeploymentPanel": "deployment_panel",
     "DistillationPanel": "distillation_panel",
+    "ExplanationPart": "explanation",
+    "FinetuningPanel": "finetuning_panel",
+    "Foresight": "foresight",
+    "Guess": "guess",
     "History": "header",
     "LayerTable": "layer_table",
     "LearningCurves": "learning_curves",
@@ -46,6 +54,10 @@ _HOME = {
 __all__ = [
     "DeploymentPanel",
     "DistillationPanel",
+    "ExplanationPart",
+    "FinetuningPanel",
+    "Foresight",
+    "Guess",
     "History",
     "LayerTable",
     "LearningCurves",

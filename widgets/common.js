@@ -139,7 +139,7 @@ function stepper(label, send) {
   };
 }
 
-/** A drop-down: `update({options: [{value, text, disabled}], value, disabled})`; `send(value)`. */
+/** A drop-down: `update({options: [{value, text, disabled, title}], value, disabled})`; `send(value)`. */
 function chooser(label, send) {
   const id = `wb-${++serial}-${Math.random().toString(36).slice(2)}`;
   const input = el("select", { id });

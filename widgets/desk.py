@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import WorkbenchError
-from workbench.recipe import Distillation, Quantization, Recipe
-from workbench.report import Report
+from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
+from workbench.report import Estimate, MetricInfo, Report
 
 if TYPE_CHECKING:
+    from widgets.planning import Outlook, Proposal
     from workbench.distillation.trainer import Progress
     from workbench.preflight import Preflight
 
@@ -78,6 +79,18 @@ class UndoStack:
         self._at = min(self._at + 1, len(self._steps) - 1)
 
 
+class Foreseen(NamedTuple):
+    """What was predicted of a recipe before it was measured, and what was measured."""
+
+    key: str
+    name: str
+    predicted: Estimate
+    """Drop."""
+    measured: Estimate
+    """Drop, of all examples."""
+    metric: MetricInfo
+
+
 @dataclass
 class Desk:
     """One model's part of a session."""
@@ -96,7 +109,26 @@ class Desk:
     report: Report | None = None
     """The last one shown."""
     curve: tuple[Progress, ...] = ()
+    lesson: str = ""
+    """What the curve is of."""
     preflight: Preflight | None = None
+    learned: set[Quantization] = field(default_factory=set)
+    """Methods for which every mix is predicted at once."""
+    hopeless: set[Quantization] = field(default_factory=set)
+    """Methods for which nothing can be predicted."""
+    dear: dict[Quantization, float] = field(default_factory=dict)
+    """Methods that are learned only when someone asks for it, and about how many seconds it takes."""
+    asked: set[Quantization] = field(default_factory=set)
+    """Methods that someone asked to have learned."""
+    rest: float = 0.0
+    """About how many seconds what is being learned still takes."""
+    pending: dict[str, Report] = field(default_factory=dict)
+    """Predictions of recipes that were not measured yet, by key."""
+    foreseen: dict[str, Foreseen] = field(default_factory=dict)
+    """Predictions of recipes that were measured afterwards, by key."""
+    outlooks: dict[Recipe, Outlook] = field(default_factory=dict)
+    """Predicted frontiers, by what they were planned around."""
+    proposal: Proposal | None = None
 
     def open(self) -> Any:
         """The bench, made now if this is the first visit."""
@@ -110,9 +142,10 @@ class Desk:
         if report.recipe == FP32:
             self.baseline = report
 
-    def forget(self, distillation: Distillation) -> None:
-        """A student was trained (again): what was found out about it may have changed."""
-        self.final -= {key for key, report in self.tried.items() if report.recipe.distillation == distillation}
+    def forget(self, settings: Distillation | Finetuning) -> None:
+        """With these settings something was trained (again): what was found out about it may have changed."""
+        recipes = {key: report.recipe for key, report in self.tried.items()}
+        self.final -= {key for key, recipe in recipes.items() if settings in (recipe.distillation, recipe.finetuning)}
 
     @property
     def in_order(self) -> tuple[Report, ...]:
@@ -128,6 +161,13 @@ class Desk:
             return report, True
         stored = self.bench.known(recipe)
         return (report, False) if stored is None else (stored, True)
+
+
+def method_of(recipe: Recipe) -> Quantization | None:
+    """All of a recipe's quantization but bits and layers; None where the network is another one than the model."""
+    if recipe.distillation is not None or recipe.finetuning is not None:
+        return None
+    return recipe.quantization.replace(weight_bits=None, activation_bits=None, layers={})
 
 
 def extended(curve: tuple[Progress, ...], progress: Progress) -> tuple[Progress, ...]:
@@ -185,6 +225,11 @@ def fitting(bench: Any, wish: Distillation) -> Distillation:
     changes = {} if wish.teacher in teachers or not teachers else {"teacher": teachers[0]}
     images = min(wish.images, bench.training_images) or wish.images
     return wish.replace(images=images, labels=min(wish.labels, images), **changes)
+
+
+def trainable(bench: Any, wish: Finetuning) -> Finetuning:
+    """Fine-tuning settings within the images that this bench has."""
+    return wish.replace(images=min(wish.images, bench.training_images) or wish.images)
 
 
 def desks(models: Any) -> dict[str, Desk]:

@@ -34,6 +34,7 @@ def distillation_view(
     noun: str = "images",
     applied: Distillation | None = None,
     training: bool = False,
+    waiting: bool = False,
 ) -> dict[str, Any]:
     """The picture of the settings.
 
@@ -44,6 +45,7 @@ def distillation_view(
         noun: What an example is called.
         applied: The distillation in the recipe, if it has one.
         training: Whether a student is being trained.
+        waiting: Whether something else is.
     """
     why = ""
     if not training_images:
@@ -52,18 +54,18 @@ def distillation_view(
     usable = any(teacher.reason is None for teacher in teachers)
     return {
         "remark": "training" if training else f"{_width(applied.width)} student" if applied else "off",
-        "width": _choices(settings.width, {settings.width: _width(settings.width), **WIDTHS}, locked),
+        "width": choices_view(settings.width, {settings.width: _width(settings.width), **WIDTHS}, locked),
         "teacher": offers_view(teachers, settings.teacher) | {"disabled": locked},
-        "temperature": _steps(settings.temperature, TEMPERATURES, locked),
-        "weight": _steps(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
-        "labels": _steps(
+        "temperature": steps_view(settings.temperature, TEMPERATURES, locked),
+        "weight": steps_view(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
+        "labels": steps_view(
             settings.labels, label_steps(min(settings.images, training_images)), locked, f"labelled {noun}"
         ),
-        "epochs": _choices(settings.epochs, {n: str(n) for n in (*EPOCHS, settings.epochs)}, locked),
+        "epochs": choices_view(settings.epochs, {n: str(n) for n in (*EPOCHS, settings.epochs)}, locked),
         "training": training,
-        "can_start": not why and usable,
+        "can_start": not why and usable and not waiting,
         "can_remove": applied is not None and not training,
-        "note": "with a control, same budget" if not why else "",
+        "note": "" if why else "after the fine-tuning" if waiting else "with a control, same budget",
         "reasons": [why] if why else reasons_of(teachers),
     }
 
@@ -72,7 +74,8 @@ def _width(width: float) -> str:
     return WIDTHS.get(width, f"×{width:g}")
 
 
-def _choices(value: float, names: Mapping[Any, str], disabled: bool) -> dict[str, Any]:
+def choices_view(value: float, names: Mapping[Any, str], disabled: bool) -> dict[str, Any]:
+    """A drop-down of numbers by their names, in order."""
     return {
         "options": [{"value": key, "text": names[key], "disabled": False} for key in sorted(names)],
         "value": value,
@@ -80,7 +83,8 @@ def _choices(value: float, names: Mapping[Any, str], disabled: bool) -> dict[str
     }
 
 
-def _steps(value: float, values: Sequence[float], disabled: bool, unit: str = "") -> dict[str, Any]:
+def steps_view(value: float, values: Sequence[float], disabled: bool, unit: str = "") -> dict[str, Any]:
+    """A slider over numbers, the current one among them; a reader hears them with the unit."""
     steps = with_value(values, value)
     texts = [count(step) if isinstance(step, int) else f"{step:g}" for step in steps]
     return {
@@ -108,7 +112,8 @@ class DistillationPanel(Part):
             training_images=bench.training_images if bench is not None else 0,
             noun=getattr(getattr(bench, "task", None), "noun", "images"),
             applied=session.recipe.distillation,
-            training=session.training,
+            training=session.training and session.lesson == "distillation",
+            waiting=session.training and session.lesson != "distillation",
         )
 
     def actions(self) -> dict[str, Any]:
@@ -122,7 +127,7 @@ class DistillationPanel(Part):
         self.session.distil()
 
     def _stop(self, _: Message) -> None:
-        self.session.stop_distilling()
+        self.session.stop_training()
 
     def _remove(self, _: Message) -> None:
         self.session.without_distillation()

@@ -62,6 +62,11 @@ def percent(fraction: float) -> Quantity:
     return Quantity(fixed(100 * fraction), "%")
 
 
+def percent_of(fraction: float) -> str:
+    """A share, roughly: ``34 %``."""
+    return str(Quantity(fixed(100 * fraction, 0), "%"))
+
+
 def score(value: float, metric: MetricInfo) -> Quantity:
     """A metric's value: ``91.42 %``, ``0.998``, ``31.2 dB``."""
     return percent(value) if metric.share else Quantity(figures(value, 4), metric.unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from widgets.formatting import score
+from widgets.formatting import percent_of, score
 from widgets.part import Message, Part, source, text_of
 from workbench.report import Report
 
@@ -40,14 +40,17 @@ def _named(baseline: Report) -> str:
     return str(value) if baseline.metric.name == "accuracy" else f"{baseline.metric.name} {value}"
 
 
-def status_view(status: str, progress: float, *, busy: bool, training: bool, problem: str) -> dict[str, Any]:
-    """The picture of the status line."""
+def status_view(
+    status: str, progress: float, *, busy: bool, training: bool, problem: str, aside: str = ""
+) -> dict[str, Any]:
+    """The picture of the status line; `aside` is what goes on in the background."""
     working = busy or training
     return {
         "text": status or ("working" if working else "ready"),
         "progress": round(min(1.0, max(0.0, progress)), 3) if working else 0.0,
         "working": working,
         "problem": problem,
+        "aside": "" if working else aside,
         "state": "working" if working else "problem" if problem else "ready",
     }
 
@@ -77,12 +80,13 @@ class Status(Part):
     """What is being computed, how far it is, how to stop it, and what went wrong."""
 
     _esm = source("status.js")
-    watches: ClassVar[tuple[str, ...]] = ("status", "progress", "busy", "training", "problem")
+    watches: ClassVar[tuple[str, ...]] = ("status", "progress", "busy", "training", "problem", "sensing")
 
     def draw(self) -> dict[str, Any]:
         """The status line."""
         s = self.session
-        return status_view(s.status, s.progress, busy=s.busy, training=s.training, problem=s.problem)
+        aside = "" if s.sensing is None else f"learning what each layer costs, {percent_of(s.sensing)}"
+        return status_view(s.status, s.progress, busy=s.busy, training=s.training, problem=s.problem, aside=aside)
 
     def actions(self) -> dict[str, Any]:
         """``cancel``: stop what is under way."""
@@ -90,7 +94,7 @@ class Status(Part):
 
     def _cancel(self, _: Message) -> None:
         if self.session.training:
-            self.session.stop_distilling()
+            self.session.stop_training()
         if self.session.busy:
             self.session.cancel()
 

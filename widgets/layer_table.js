@@ -66,8 +66,18 @@ export default part("wb-card wb-layers", (root, send) => {
   /** Bits of a row, rising, floating point last: several where its layers differ, none where they cannot be set. */
   function bitsOf(row) {
     const able = namesOf(row).map((name) => rows.get(name)).filter((each) => !why(each));
-    const bits = able.map((each) => (mine.get(`${field} ${each.name}`) ?? { bits: each[field] }).bits);
-    return [...new Set(bits)].sort((a, b) => (a ?? 99) - (b ?? 99));
+    const bits = able.map((each) => ((!view.proposing && mine.get(`${field} ${each.name}`)) || { bits: each[field] }).bits);
+    return rising(bits);
+  }
+
+  const rising = (bits) => [...new Set(bits)].sort((a, b) => (a ?? 99) - (b ?? 99));
+
+  /** Bits that a proposal gives to a row's layers, and how many of them it changes. */
+  function proposedOf(row) {
+    if (!view.proposing) return { bits: [], changed: 0 };
+    const able = namesOf(row).map((name) => rows.get(name)).filter((each) => !why(each));
+    const bits = able.map((each) => (mine.get(`${field} ${each.name}`) ?? { bits: each.proposed[field] }).bits);
+    return { bits: rising(bits), changed: able.filter((each, index) => each[field] !== bits[index]).length };
   }
 
   function targets(all = false) {
@@ -204,6 +214,8 @@ export default part("wb-card wb-layers", (root, send) => {
     const cell = (name, ...children) => el("td", { class: `wb-c-${name}`, role: "gridcell" }, ...children);
     const name = el("bdi", { dir: "ltr", text: row.name, title: row.name });
     const mixed = el("em");
+    const proposed = el("em", { class: "wb-step" });
+    const reason = el("small", { class: "wb-reason" });
     const what = el("span");
     const noise = el("span", { class: "wb-noise", title: "Signal to quantization noise of the weights" });
     const share = el("i", { class: "wb-mini" });
@@ -214,7 +226,7 @@ export default part("wb-card wb-layers", (root, send) => {
     const opener = row.names ? [el("button", { type: "button", class: "wb-fold" },
       svg("svg", { viewBox: "0 0 12 12", width: 12, height: 12, "aria-hidden": "true" }, svg("path", { d: CHEVRON, fill: "none", stroke: "currentColor", "stroke-width": 1.6 })))] : [];
     const node = el("tr", { role: "row", class: "wb-one", "data-level": row.group ? 2 : 1 },
-      cell("name", ...opener, el("b", { dir: "rtl" }, name), el("small", {}, mixed, what, noise)),
+      cell("name", ...opener, el("b", { dir: "rtl" }, name), el("small", {}, proposed, mixed, what, noise), reason),
       cell("weights", share, number), cell("bits", bits), cell("cost", cost, costText));
     node.key = key;
     node.update = (row, index) => {
@@ -222,7 +234,8 @@ export default part("wb-card wb-layers", (root, send) => {
       set(node, { "aria-selected": String(isChosen(key)), tabindex: tab, "aria-rowindex": index + 2 });
       const now = bitsOf(row);
       const names = namesOf(row);
-      const state = JSON.stringify([row, now, field, tab, isOpen(key), names.length, view.groups.length]);
+      const next = proposedOf(row);
+      const state = JSON.stringify([row, now, next, field, tab, isOpen(key), names.length, view.groups.length]);
       if (node.state === state) return;
       node.state = state;
       const which = field === "weight_bits" ? "Weight" : "Activation";
@@ -235,7 +248,11 @@ export default part("wb-card wb-layers", (root, send) => {
       });
       if (row.names) set(opener[0], { tabindex: tab, "aria-expanded": String(isOpen(key)), "aria-label": `${isOpen(key) ? "Fold" : "Show"} the layers of ${row.name}` });
       set(mixed, { hidden: now.length < 2, text: `mixed: ${now.map((each) => each ?? "fp").join(", ")}` });
+      const told = (bits) => bits.map((each) => each ?? "fp").join(", ");
+      const step = !next.changed ? "" : row.names ? `proposal changes ${next.changed} of ${names.length}` : `${told(now)} → ${told(next.bits)}`;
+      set(proposed, { hidden: !step, text: step });
       set(what, { text: of + (no || row.what), title: of + (no || row.what) });
+      set(reason, { text: row.reason ?? "", title: row.reason ?? null, hidden: !view.proposing });
       set(noise, { text: row.sqnr && field === "weight_bits" ? ` · ${row.sqnr} dB` : "" });
       set(share, { style: { width: `calc(var(--mini) * ${row.share})` } });
       set(number, { text: row.count });
@@ -248,6 +265,8 @@ export default part("wb-card wb-layers", (root, send) => {
       }, (button, value) => set(button, {
         "aria-pressed": no ? String(value === null) : !now.includes(value) ? "false" : now.length > 1 ? "mixed" : "true",
         "aria-disabled": no ? "true" : null,
+        "data-proposed": next.bits.includes(value) ? String(!now.includes(value)) : null,
+        "aria-label": `${value ? `${value} bits` : "floating point"}${next.bits.includes(value) && !now.includes(value) ? ", proposed" : ""}`,
         tabindex: tab,
       }));
       set(bits, { "aria-label": `${which} bits of ${of}${row.name}${no && `: stays in fp32, ${no}`}`, title: no || null, "data-no": String(Boolean(no)) });
@@ -308,8 +327,8 @@ export default part("wb-card wb-layers", (root, send) => {
     });
     for (const button of toggle.children) set(button, { "aria-pressed": String(button.dataset.field === field) });
     const some = chosen.size ? targets().length : 0;
-    set(hint, { text: some > 1 ? `${some} layers selected: a digit sets them all.` : "↑↓ to move, 2–8 to set, 0 for fp32. Shift selects several." });
-    set(reset, { disabled: !view.changed, text: chosen.size ? "Reset selected" : "Reset layers" });
+    set(hint, { text: view.proposing ? "Dashed: proposed. Bits that you set here change the proposal." : some > 1 ? `${some} layers selected: a digit sets them all.` : "↑↓ to move, 2–8 to set, 0 for fp32. Shift selects several." });
+    set(reset, { hidden: Boolean(view.proposing), disabled: !view.changed, text: chosen.size ? "Reset selected" : "Reset layers" });
   }
 
   /** What depends on all the rows and not on where one is: widths, that they do not change under the scrolling hand. */
@@ -322,6 +341,7 @@ export default part("wb-card wb-layers", (root, send) => {
     set(scroll, { "data-long": String(isLong()) });
     set(table, {
       "data-deep": String(LETTER * longest((row) => row.name) > (scroll.clientWidth || 460) - BESIDE), // names get a line of their own
+      "data-proposing": String(Boolean(view.proposing)),
       "data-groups": String(view.groups.length > 0),
       style: { "--counted": longest((row) => row.count), "--written": longest((row) => row.cost_text), "--offered": COMMON.length + odd.size },
     });
@@ -337,7 +357,7 @@ export default part("wb-card wb-layers", (root, send) => {
       view = next;
       rows = new Map([...view.rows, ...view.groups].map((row) => [keyOf(row), row]));
       for (const row of view.rows) for (const name of ["weight_bits", "activation_bits"]) {
-        if (mine.get(`${name} ${row.name}`)?.bits === row[name]) mine.delete(`${name} ${row.name}`);
+        if (mine.get(`${name} ${row.name}`)?.bits === (view.proposing ? row.proposed : row)[name]) mine.delete(`${name} ${row.name}`);
       }
       measure();
       arrange(false);

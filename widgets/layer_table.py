@@ -6,10 +6,10 @@ Repeated blocks of a large model stand under one row; what is never quantized is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from widgets.formatting import between, change_unit, count, figures, fixed, points, size, small
+from widgets.formatting import between, change_unit, count, figures, fixed, percent_of, points, size, small
 from widgets.layer_groups import repeats
 from widgets.part import Message, Part, changes_of, source
 from workbench.errors import WorkbenchError
@@ -17,7 +17,9 @@ from workbench.recipe import Quantization
 from workbench.report import Estimate, LayerRow, MetricInfo
 
 if TYPE_CHECKING:
+    from widgets.planning import Proposal
     from workbench.layers import LayerInfo
+    from workbench.planning.plan import Reason
 
 FIELDS = {"weight_bits": "weights", "activation_bits": "activations"}
 """What can be set, and the field of `LayerInfo` that says why it cannot be."""
@@ -36,6 +38,7 @@ def layers_view(
     *,
     cost_head: str = "Costs, points",
     write_cost: Callable[[float], str] = points,
+    proposal: Proposal | None = None,
 ) -> dict[str, Any]:
     """The picture of the layers.
 
@@ -47,6 +50,7 @@ def layers_view(
         left_alone: Modules that are never quantized: ``name``, ``kind`` and ``reason`` of each.
         cost_head: Over the costs, as ``what, unit``.
         write_cost: Writes a cost in that unit, without the unit.
+        proposal: Bits that are proposed, drawn beside those of the recipe.
     """
     known = [measured.get(layer.name) or layer for layer in layers]  # a student's layers are smaller than the model's
     total = sum(layer.parameters for layer in known) or 1
@@ -80,6 +84,8 @@ def layers_view(
             "sqnr": figures(row.sqnr) if row and row.sqnr is not None else "",
             **costs([cost for cost in [estimates.get(layer.name)] if cost], 1),
         }
+    if proposal is not None:
+        _propose(rows, proposal, apart)
     return {
         "rows": list(rows.values()),
         "groups": [
@@ -89,7 +95,27 @@ def layers_view(
         "cost_head": cost_head,
         "sorted_by_cost": bool(estimates),
         "changed": any(row["own"] for row in rows.values()) or bool(quantization.layers),
+        "proposing": proposal is not None,
     }
+
+
+def _propose(rows: Mapping[str, dict[str, Any]], proposal: Proposal, apart: Set[str]) -> None:
+    """Into each row: the bits that are proposed for it, and why it has them."""
+    reasons = {reason.layer: reason for reason in proposal.plan.reasons} if proposal.plan is not None else {}
+    for name, row in rows.items():
+        weights, activations = proposal.recipe.quantization.bits_for(name, common=name not in apart)
+        reason = reasons.get(name)
+        stands = reason is not None and reason.weight_bits == weights
+        row["proposed"] = {"weight_bits": weights, "activation_bits": activations}
+        row["reason"] = _because(reason) if reason is not None and stands else ""
+
+
+def _because(reason: Reason) -> str:
+    """Why a layer has its bits, whatever it has now: ``3 % of the expected loss; 59 % at 6 bits, to save 72 B``."""
+    text = f"{percent_of(reason.share)} of the expected loss"
+    if reason.lower_bits is None:
+        return text
+    return f"{text}; {percent_of(reason.lower_share)} at {reason.lower_bits} bits, to save {size(reason.saved)}"
 
 
 def _group(
@@ -181,7 +207,7 @@ class LayerTable(Part):
     """The layers of the model; rows are set one by one or several at once."""
 
     _esm = source("layer_table.js")
-    watches: ClassVar[tuple[str, ...]] = ("bench", "recipe", "report", "stale")
+    watches: ClassVar[tuple[str, ...]] = ("bench", "recipe", "report", "stale", "proposal")
     _rows: Mapping[str, LayerRow] = {}
 
     def draw(self) -> dict[str, Any]:
@@ -203,6 +229,7 @@ class LayerTable(Part):
             left_alone,
             cost_head=f"Costs, {unit}" if unit else f"Costs, {metric.name}",
             write_cost=points if metric.share else small,
+            proposal=session.proposal,
         )
 
     def _remembered(
@@ -221,7 +248,9 @@ class LayerTable(Part):
         return known, fresh
 
     def actions(self) -> dict[str, Any]:
-        """``set``: bits of the layers in ``names``; ``reset``: drop what was set apart for ``names``."""
+        """``set``: bits of the layers in ``names``, of the proposal's where there is one; ``reset``: drop what was set
+        apart for ``names``.
+        """
         return {"set": self._set, "reset": self._reset}
 
     def _set(self, message: Message) -> None:
@@ -233,7 +262,10 @@ class LayerTable(Part):
         able = [name for name in names if not why[name]]
         if not able:
             raise WorkbenchError(f"{names[0]} stays in fp32: {why[names[0]]}.")
-        self.session.set_layers(able, **changes)
+        if self.session.proposal is not None:
+            self.session.edit_proposal(able, **changes)
+        else:
+            self.session.set_layers(able, **changes)
 
     def _reset(self, message: Message) -> None:
         self.session.clear_layers(self._names(message))

@@ -3,6 +3,7 @@ const RIGHT = 104; // room for the names at the ends of the lines
 const TOP = 10;
 const BOTTOM = 24;
 const HEIGHT = 190;
+const STRIP = 40; // under the accuracy, for a loss
 
 export default part("wb-card wb-curves", (root) => {
   const head = heading("Learning");
@@ -11,8 +12,9 @@ export default part("wb-card wb-curves", (root) => {
   const bands = svg("g");
   const lines = svg("g");
   const names = svg("g");
+  const loss = svg("g", { class: "wb-loss-strip" }, svg("line", { class: "wb-grid" }), svg("path"), svg("text"));
   const foot = svg("g");
-  picture.append(grid, bands, lines, names, foot);
+  picture.append(grid, bands, lines, names, loss, foot);
   const quiet = el("p", { class: "wb-quiet" });
   const below = el("p", { class: "wb-why num" });
   root.append(head.node, picture, quiet, below);
@@ -28,7 +30,8 @@ export default part("wb-card wb-curves", (root) => {
     if (view.quiet || !width) return;
     const x = (at) => LEFT + at * (width - LEFT - RIGHT);
     const y = (at) => HEIGHT - BOTTOM - at * (HEIGHT - TOP - BOTTOM);
-    set(picture, { width, viewBox: `0 0 ${width} ${HEIGHT}`, "aria-label": view.label });
+    const whole = HEIGHT + (view.loss ? STRIP : 0);
+    set(picture, { width, height: whole, viewBox: `0 0 ${width} ${whole}`, "aria-label": view.label });
     keyed(grid, view.ticks, (tick) => tick.text, () => svg("g", {}, svg("line"), svg("text", { "text-anchor": "end" })), (node, tick) => {
       set(node.firstChild, { x1: LEFT, x2: width - RIGHT, y1: y(tick.at), y2: y(tick.at), class: "wb-grid" });
       set(node.lastChild, { x: LEFT - 8, y: y(tick.at) + 4, text: tick.text });
@@ -46,8 +49,17 @@ export default part("wb-card wb-curves", (root) => {
       ends[1].y = middle + 7.5;
     }
     keyed(names, ends, (line) => line.name, () => svg("text"), (node, line) => set(node, { class: `wb-end-${line.name}`, x: line.x, y: line.y, text: line.text }));
+    loss.style.display = view.loss ? "" : "none";
+    if (view.loss) {
+      const at = (value) => whole - BOTTOM - value * (STRIP - 8);
+      const [floor, line, name] = loss.children;
+      set(floor, { x1: LEFT, x2: width - RIGHT, y1: at(0), y2: at(0) });
+      set(line, { d: view.loss.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${at(p[1]).toFixed(1)}`).join("") });
+      const last = view.loss.points.at(-1);
+      set(name, { x: x(last[0]) + 7, y: at(last[1]) + 4, text: view.loss.text });
+    }
     keyed(foot, [{ x: LEFT, anchor: "start", text: "0" }, { x: width - RIGHT, anchor: "end", text: view.end }], (end) => end.anchor, () => svg("text"),
-      (node, end) => set(node, { x: end.x, y: HEIGHT - 4, "text-anchor": end.anchor, text: end.text }));
+      (node, end) => set(node, { x: end.x, y: whole - 4, "text-anchor": end.anchor, text: end.text }));
   }
 
   const end = sized(root, () => {

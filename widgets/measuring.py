@@ -32,9 +32,9 @@ class Measuring(State):
         self._failure: BaseException | None = None
         self._desk = desk
         self._measuring = Worker("workbench-measuring")
-        self._distilling = Worker("workbench-distilling")
+        self._learning = Worker("workbench-learning")
         # also at the exit of the interpreter: a dying kernel tells the threads to stop and waits a moment
-        self._finalizer = weakref.finalize(self, _close, self._measuring, self._distilling)
+        self._finalizer = weakref.finalize(self, _close, self._measuring, self._learning)
 
     def _apply(self, recipe: Recipe, gesture: object = None) -> None:
         """The door for every new recipe: check, record, measure.
@@ -100,7 +100,7 @@ class Measuring(State):
         """In the worker: show a recipe's reports as they come."""
         self._say_if_untrained(generation, desk, recipe)
         pace, stage, seconds, report, shown = Pace(SECONDS_BETWEEN), None, None, None, None
-        for report in desk.bench.follow(recipe, cancel):
+        for report in desk.bench.follow(recipe, cancel, progress=partial(self._say_rounded, generation)):
             if report.complete and seconds is None and report.advice is None:  # one with advice was known before
                 seconds = time.monotonic() - asked
             reached = (report.complete, report.latency is None)
@@ -153,10 +153,25 @@ class Measuring(State):
             raise Cancelled
 
     def _say_if_untrained(self, generation: int, desk: Desk, recipe: Recipe) -> None:
+        said = ""
         if recipe.distillation is not None and not desk.bench.distilled(recipe.distillation):
+            said = "Training the student…"
+        elif recipe.finetuning is not None and not desk.bench.finetuned(recipe):
+            said = "Fine-tuning…"
+        if said:
             with self._change():
                 self._require(generation)
-                self._set(status="Training the student…")
+                self._set(status=said)
+
+    def _say_rounded(self, generation: int, share: float) -> None:
+        """In the worker: how much of the weights' rounding is done, before the first report."""
+        percent = int(100 * share)
+        status = f"Rounding weights, {percent}\u202f%"
+        # also said of single layers that advice looks at, when numbers are there: then it is no news
+        if share < 1 and status != self.status and (self.stale or self.report is None):
+            with self._change():
+                self._require(generation)
+                self._set(status=status, progress=share)
 
     def _show(self, generation: int, desk: Desk, report: Report) -> None:
         with self._change():
@@ -215,7 +230,7 @@ class Measuring(State):
         self._settled.notify_all()
 
     def cancel(self) -> None:
-        """Stop measuring or loading; the numbers that are there stay. A training goes on, see `stop_distilling`."""
+        """Stop measuring or loading; the numbers that are there stay. A training goes on, see `stop_training`."""
         with self._change():
             if self.busy:
                 self._measuring.cancel()
@@ -232,7 +247,7 @@ class Measuring(State):
             Cancelled: It was cancelled.
             Exception: What measuring or training failed with.
         """
-        if self._measuring.here or self._distilling.here:
+        if self._measuring.here or self._learning.here:
             raise RuntimeError("wait() was called from an observer, which what it waits for waits for")
         with self._settled:
             if not self._settled.wait_for(lambda: not (self.busy or self.training), timeout):
@@ -249,7 +264,7 @@ class Measuring(State):
             if not self._closed:
                 self._closed = True
                 self._measuring.cancel()
-                self._distilling.cancel()
+                self._learning.cancel()
                 if self.busy:
                     self._stop()
                 self._settled.notify_all()

@@ -29,5 +29,5 @@ def names_of(recipes: Sequence[Recipe]) -> dict[str, str]:
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
     """What a label leaves out, flat."""
-    parts = [recipe.quantization, recipe.deployment, *([recipe.distillation] if recipe.distillation else [])]
-    return {name: getattr(part, name) for part in parts for name in type(part).model_fields if name != "layers"}
+    parts = (recipe.quantization, recipe.deployment, recipe.distillation, recipe.finetuning)
+    return {name: getattr(part, name) for part in parts if part for name in type(part).model_fields if name != "layers"}

@@ -27,9 +27,9 @@ HERE = Path(__file__).parent
 Message = Mapping[str, Any]
 
 
-def source(name: str) -> str:
-    """The JavaScript module of a part: the shared helpers, then its own file."""
-    return "\n".join((HERE / file).read_text(encoding="utf-8") for file in ("common.js", name))
+def source(*names: str) -> str:
+    """The JavaScript module of a part: the shared helpers, then its own files."""
+    return "\n".join((HERE / file).read_text(encoding="utf-8") for file in ("common.js", *names))
 
 
 class Pacer:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from widgets.desk import FP32, Desk, UndoStack, absent, cleared, desks, fitting, merged
+from widgets.desk import FP32, Desk, UndoStack, absent, cleared, desks, fitting, merged, trainable
+from widgets.explaining import Explaining
 from widgets.problems import in_words
-from widgets.training import Training
 from workbench.errors import Cancelled, WorkbenchError, nearest
 from workbench.recipe import Deployment, Quantization, Recipe
 from workbench.report import Report
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workbench.bench import Bench
 
 
-class Session(Training):
+class Session(Explaining):
     """A bench, the recipe on the screen, what it costs, and all that was tried before.
 
     Methods check and record, and return at once; numbers arrive in the traits. What is refused raises
@@ -230,6 +230,12 @@ class Session(Training):
         self._leave_training()
         self._desk = desk
         self._set(
-            model=desk.name, bench=desk.bench, curve=desk.curve, distillation=distillation, preflight=desk.preflight
+            model=desk.name,
+            bench=desk.bench,
+            curve=desk.curve,
+            lesson=desk.lesson,
+            distillation=distillation,
+            finetuning=trainable(desk.bench, self.finetuning),
+            preflight=desk.preflight,
         )
         self._move(recipe)

@@ -12,7 +12,7 @@ import traitlets
 from widgets.problems import in_words
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.preflight import Preflight
-from workbench.recipe import Distillation, Recipe
+from workbench.recipe import Distillation, Finetuning, Recipe
 from workbench.report import Report
 
 
@@ -50,6 +50,20 @@ class State(traitlets.HasTraits):
     """The latest report, partial while `busy` (fewer examples, no latency yet); None (default) before the first."""
     stale = traitlets.Bool(read_only=True)
     """Whether `report` belongs to an earlier recipe or model. Default: False."""
+    prediction = traitlets.Instance(Report, allow_none=True, read_only=True)
+    """What was predicted for `recipe` when it was chosen; None (default) where what layers cost is not known."""
+    foreseen = traitlets.Tuple(read_only=True)
+    """`Foreseen` recipes of this model: predicted first and measured then, in that order. Default: ()."""
+    sensing = traitlets.Float(None, allow_none=True, read_only=True)
+    """How much of what layers cost is learned, 0..1; None (default) while nothing is being learned."""
+    sensing_takes = traitlets.Float(0.0, read_only=True)
+    """About how many seconds learning takes where it waits to be asked for; 0 (default) where it does not."""
+    outlook = traitlets.Any(read_only=True)
+    """The predicted frontier, an `Outlook`, of the method on the screen; None (default) until it is known."""
+    proposal = traitlets.Any(read_only=True)
+    """A `Proposal`: a plan that waits to be tried, edited or discarded; None (default) where there is none."""
+    planning = traitlets.Unicode(read_only=True)
+    """What is done to improve the proposal by measuring, for the page; "" (default) where nothing is."""
     baseline = traitlets.Instance(Report, allow_none=True, read_only=True)
     """The same model in fp32; None (default) until it was measured."""
     preflight = traitlets.Instance(Preflight, allow_none=True, read_only=True)
@@ -71,10 +85,19 @@ class State(traitlets.HasTraits):
     distillation = Door(Distillation, "_settle_distillation")
     """Settings for the next training; they enter the recipe when it has ended. Default: as `Distillation()`,
     within what the bench can do."""
+    finetuning = Door(Finetuning, "_settle_finetuning")
+    """Settings for the next fine-tuning; they enter the recipe when it has ended. Default: as `Finetuning()`,
+    within what the bench has images for."""
     curve = traitlets.Tuple(read_only=True)
     """`Progress` of the latest training, at most 400 points, the last one last. Default: ()."""
     training = traitlets.Bool(read_only=True)
-    """Whether a distillation is under way. Default: False."""
+    """Whether a distillation or a fine-tuning is under way. Default: False."""
+    lesson = traitlets.Unicode(read_only=True)
+    """What `curve` is of: ``distillation`` or ``finetuning``; "" (default) before the first."""
+    choosing = traitlets.Bool(read_only=True)
+    """Whether methods are being tried. Default: False."""
+    choice = traitlets.Any(read_only=True)
+    """The best `Choice` so far, of the latest time that methods were tried; None (default) before."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -30,7 +30,7 @@ function make() {
   const node = el("div", { class: "wb-tile", role: "group" }, el("div", { class: "wb-head" }, name, place),
     el("div", { class: "wb-value num" }, value, unit), detail, strip);
   node.update = (view) => {
-    set(node, { "data-state": view.state, title: view.title || null, "aria-label": view.name, "data-tile": view.name.split(",")[0] });
+    set(node, { "data-state": view.state, title: view.title || null, "aria-label": view.name, "data-tile": view.name.split(",")[0], "data-origin": view.badge?.origin ?? null });
     set(name, { text: view.name });
     set(value, { text: view.value });
     set(unit, { text: view.unit });

@@ -37,6 +37,7 @@ def tiles_view(
     stale: bool = False,
     busy: bool = False,
     earlier: Report | None = None,
+    prediction: Report | None = None,
 ) -> dict[str, Any]:
     """The picture of a report.
 
@@ -46,7 +47,10 @@ def tiles_view(
         stale: The report belongs to an earlier recipe.
         busy: More is on its way.
         earlier: The last report that had a latency, drawn greyed until there is a new one.
+        prediction: Of the recipe on the screen, drawn until something of it was measured.
     """
+    if prediction is not None and (stale or report is None):
+        return _predicted(prediction, report, baseline, earlier, busy=busy)
     if report is None:
         return {"tiles": [_empty(key, busy) for key in ("Accuracy", "Size", "Latency", "Flips")]}
     state = "stale" if stale else "final" if report.complete else "growing"
@@ -57,6 +61,24 @@ def tiles_view(
             _size(report, baseline) | {"state": "stale" if stale else "final"},
             _latency(latency, busy) | {"state": "stale" if stale or latency is not report else "final"},
             _flips(report) | {"state": state},
+        ]
+    }
+
+
+def _predicted(
+    prediction: Report, report: Report | None, baseline: Report | None, earlier: Report | None, *, busy: bool
+) -> dict[str, Any]:
+    """What is foreseen; what is not, stays as it was, greyed."""
+    before = earlier or report
+    timed = prediction if prediction.latency is not None else before
+    latency = _empty("Latency", busy) if timed is None else _latency(timed, busy)
+    flips = _empty("Flips", busy) if report is None else _flips(report) | {"state": "stale"}
+    return {
+        "tiles": [
+            _accuracy(prediction) | {"state": "final"},
+            _size(prediction, baseline) | {"state": "final"},
+            latency | ({} if timed is None else {"state": "final" if timed is prediction else "stale"}),
+            flips,
         ]
     }
 
@@ -102,8 +124,9 @@ def _accuracy(report: Report) -> Tile:
         parts = [(change(drop.value, metric), "loss" if drop.value > 0 else "gain"), (f"{unit} {interval}", "long")]
     accuracy = report.accuracy
     found, low, high = (score(value, metric) for value in (accuracy.value, accuracy.low, accuracy.high))
+    seen = f"of {count(report.evaluated)} examples" if report.evaluated else "predicted from what each layer costs"
     told = [
-        f"{found} {between(low.text, high.text)} of {count(report.evaluated)} examples.",
+        f"{found} {between(low.text, high.text)} {seen}.",
         f"Against fp32 on the same examples: {change(drop.value, metric)}{unit} {interval}, 95 % confidence.",
         *(f"{title(s.metric)}: {score(s.value.value, s.metric)}." for s in report.scores),
     ]
@@ -195,7 +218,7 @@ class Tiles(Part):
     """Accuracy, size, latency and flips of the recipe on the screen."""
 
     _esm = source("tiles.js")
-    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "baseline", "busy")
+    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "baseline", "busy", "prediction")
     _timed: Report | None = None
 
     def draw(self) -> dict[str, Any]:
@@ -204,7 +227,14 @@ class Tiles(Part):
         report, baseline = session.report, session.baseline
         if baseline is None:
             self._timed = None  # another model: its times say nothing here
-        view = tiles_view(report, baseline, stale=session.stale, busy=session.busy, earlier=self._timed)
+        view = tiles_view(
+            report,
+            baseline,
+            stale=session.stale,
+            busy=session.busy,
+            earlier=self._timed,
+            prediction=session.prediction,
+        )
         if report is not None and report.latency is not None:
             self._timed = report
         return view

@@ -11,14 +11,15 @@ export default part("wb-card wb-tradeoff", (root, send) => {
   const toggle = el("span", { class: "wb-toggle", role: "group", "aria-label": "Accuracy against" });
   head.remark.replaceWith(toggle);
   const picture = svg("svg", { role: "group" });
-  const [grid, ticks, frontier, errors, points, labels, titles] = Array.from({ length: 7 }, () => svg("g"));
-  picture.append(grid, ticks, frontier, errors, labels, points, titles);
+  const [grid, ticks, ahead, limits, frontier, errors, points, labels, titles] = Array.from({ length: 9 }, () => svg("g"));
+  picture.append(grid, ticks, ahead, limits, frontier, errors, labels, points, titles);
   const quiet = el("p", { class: "wb-quiet" });
-  root.append(head.node, picture, quiet);
+  const plan = planner(send);
+  root.append(head.node, picture, quiet, plan.node);
 
   function make(point) {
-    const node = svg("g", { tabindex: 0, role: "button", class: "wb-point" }, svg("title"), svg("circle", { r: 13, class: "wb-target" }), svg("g"), svg("circle", { r: 9, class: "wb-ring" }));
-    const restore = () => send({ do: "restore", key: point.key });
+    const node = svg("g", { tabindex: 0, class: "wb-point" }, svg("title"), svg("circle", { r: 13, class: "wb-target" }), svg("g"), svg("circle", { r: 9, class: "wb-ring" }));
+    const restore = () => { if (node.dataset.tried === "true") send({ do: "restore", key: point.key }); };
     set(node, { onclick: restore, onkeydown: (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
@@ -39,7 +40,7 @@ export default part("wb-card wb-tradeoff", (root, send) => {
       && !taken.some((other) => other[4] !== key && meets(box, other));
     const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
     const clear = (box) => !way.some((spot) => meets(box, spot));
-    const weight = (p) => (p.now ? 3e6 : p.baseline ? 2e6 : p.front ? 1e6 : 0) + p.recent;
+    const weight = (p) => (p.now ? 4e6 : p.proposed ? 3e6 : p.baseline ? 2e6 : p.front ? 1e6 : 0) + p.recent;
     const placed = [];
     for (const p of [...dots].sort((a, b) => weight(b) - weight(a))) {
       const text = p.label.length > 34 ? `${p.label.slice(0, 33)}…` : p.label;
@@ -51,16 +52,17 @@ export default part("wb-card wb-tradeoff", (root, send) => {
       const under = [p.px - w / 2, p.py + gap, p.px + w / 2, p.py + gap + 16];
       const slanted = [[8, 14], [-w - 8, 14], [8, -30], [-w - 8, -30]].map(([dx, dy]) => [p.px + dx, p.py + dy, p.px + dx + w, p.py + dy + 16]);
       const boxes = [right, left, under, over, ...slanted].filter((each) => free(each, p.key));
-      const box = boxes.find(clear) ?? (p.now || p.baseline ? boxes[0] : null);
+      const box = boxes.find(clear) ?? (p.now || p.proposed || p.baseline ? boxes[0] : null);
       if (!box || placed.some((other) => other.text === text && Math.hypot(other.x - p.px, other.y - p.py) < 90)) continue;
       taken.push([...box, null]);
-      placed.push({ key: p.key, text, x: (box[0] + box[2]) / 2, y: (box[1] + box[3]) / 2 + 4, now: p.now });
+      placed.push({ key: p.key, text, proposed: p.proposed && !p.now, x: (box[0] + box[2]) / 2, y: (box[1] + box[3]) / 2 + 4, now: p.now });
     }
     return placed;
   }
 
   function draw() {
     if (!view) return;
+    plan.draw(view.plan);
     const axis = view.axes.find((each) => each.key === against) ?? view.axes[0];
     set(quiet, { text: view.label, hidden: Boolean(axis) });
     picture.style.display = axis ? "" : "none";
@@ -85,28 +87,33 @@ export default part("wb-card wb-tradeoff", (root, send) => {
     const front = new Set(axis.frontier);
     const dots = view.points.filter((p) => axis.places[p.key]).map((p) => {
       const place = axis.places[p.key];
-      return { ...p, place, px: x(place.x), py: y(p.y), front: front.has(p.key), bar: p.now && !p.below ? [y(p.high), y(p.low)] : null };
+      return { ...p, place, px: x(place.x), py: y(p.y), front: front.has(p.key), bar: (p.now || p.proposed) && !p.below ? [y(p.high), y(p.low)] : null };
     });
     const byKey = new Map(dots.map((p) => [p.key, p]));
     const path = axis.frontier.map((key) => byKey.get(key)).filter((p) => p && !p.below);
     const line = path.map((p, i) => `${i ? "L" : "M"}${p.px.toFixed(1)} ${p.py.toFixed(1)}`).join("");
     keyed(frontier, line ? [line] : [], () => "line", () => svg("path", { class: "wb-front" }), (node) => set(node, { d: line }));
-    keyed(errors, dots.filter((p) => p.now && !p.below), (p) => p.key, () => svg("path", { class: "wb-error" }), (node, p) =>
-      set(node, { d: `M${p.px} ${y(p.low)}V${y(p.high)}M${x(p.place.low)} ${p.py}H${x(p.place.high)}` }));
+    const foreseen = axis.ahead.map(([px, py], i) => `${i ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");
+    keyed(ahead, axis.ahead.length > 1 ? [foreseen] : [], () => "line", () => svg("path", { class: "wb-ahead" }, svg("title", { text: "Predicted frontier" })), (node) => set(node, { d: foreseen }));
+    const limit = axis.budget !== null ? `M${x(axis.budget)} ${TOP}V${height - BOTTOM}` : view.budget !== null ? `M${LEFT} ${y(view.budget)}H${width - RIGHT}` : "";
+    keyed(limits, limit ? [limit] : [], () => "limit", () => svg("path", { class: "wb-limit" }, svg("title", { text: "Budget" })), (node) => set(node, { d: limit }));
+    keyed(errors, dots.filter((p) => (p.now || p.proposed) && !p.below), (p) => p.key, () => svg("path"), (node, p) =>
+      set(node, { class: `wb-error${p.origin === "predicted" ? " wb-guess" : ""}`, d: `M${p.px} ${y(p.low)}V${y(p.high)}M${x(p.place.low)} ${p.py}H${x(p.place.high)}` }));
     keyed(points, dots, (p) => p.key, make, (node, p) => {
       const [title, , shape] = node.children;
       set(node, {
-        transform: `translate(${p.px.toFixed(1)} ${p.py.toFixed(1)})`, "aria-label": p.place.spoken + (p.now ? ", now" : ""), "aria-pressed": String(p.now),
+        transform: `translate(${p.px.toFixed(1)} ${p.py.toFixed(1)})`, "aria-label": p.place.spoken + (p.now ? ", now" : "") + (p.proposed ? ", proposal" : ""), "aria-pressed": p.tried ? String(p.now) : null,
+        role: p.tried ? "button" : "img", "data-tried": String(p.tried), "data-now": String(p.now), "data-proposed": String(p.proposed), "data-origin": p.origin,
         "data-key": p.key, "data-front": String(p.front), "data-baseline": String(p.baseline), "data-growing": String(p.growing),
       });
-      set(title, { text: p.now ? p.place.spoken : `${p.place.spoken}\nClick to go back to it` });
+      set(title, { text: p.now || !p.tried ? p.place.spoken : `${p.place.spoken}\nClick to go back to it` });
       if (shape.dataset.origin !== p.origin) {
         shape.dataset.origin = p.origin;
         shape.replaceChildren(mark(p.origin, 0, 0, 11));
       }
     });
     keyed(labels, letter(dots, path, height), (label) => label.key, () => svg("text", { "text-anchor": "middle" }), (node, label) =>
-      set(node, { x: label.x, y: label.y, text: label.text, class: label.now ? "wb-now" : null }));
+      set(node, { x: label.x, y: label.y, text: label.text, class: label.now ? "wb-now" : label.proposed ? "wb-proposed" : null }));
   }
 
   const end = sized(root, () => {

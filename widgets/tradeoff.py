@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from widgets.axes import Axis, linear, logarithmic
 from widgets.formatting import Quantity, duration, fixed, score, size, title, with_unit
 from widgets.naming import names_of
-from widgets.part import Message, Part, source, text_of
+from widgets.part import Message, Part, changes_of, source, text_of
+from widgets.plan_panel import number_of, plan_view
 from workbench.report import Estimate, MetricInfo, Report
+
+if TYPE_CHECKING:
+    from widgets.planning import Outlook, Proposal
 
 WINDOW = 0.3
 """The accuracy axis reaches at most as far below the best; what lies lower stands at its foot, with its number."""
+
+NEAR = 0.05
+"""So much of the predicted frontier below the best is always in the picture: a dragged budget moves no axis."""
 
 
 class Against(NamedTuple):
@@ -56,7 +63,14 @@ def shown(tried: Sequence[Report], report: Report | None) -> list[Report]:
 
 
 def tradeoff_view(
-    tried: Sequence[Report], report: Report | None, baseline: Report | None, *, stale: bool = False
+    tried: Sequence[Report],
+    report: Report | None,
+    baseline: Report | None,
+    *,
+    stale: bool = False,
+    prediction: Report | None = None,
+    outlook: Outlook | None = None,
+    proposal: Proposal | None = None,
 ) -> dict[str, Any]:
     """The picture of the reports.
 
@@ -64,19 +78,30 @@ def tradeoff_view(
         tried: Complete reports, in the order tried.
         report: The one on the screen, complete or not.
         baseline: The model in fp32; its recipe's point is named so.
-        stale: The report belongs to an earlier recipe, so that nothing is "now".
+        stale: The report belongs to an earlier recipe, so that nothing is "now" but its prediction.
+        prediction: Of the recipe on the screen.
+        outlook: The predicted frontier.
+        proposal: A plan, drawn as a point beside the budget that it was made for.
     """
     reports = shown(tried, report)
     if not reports:
-        return {"points": [], "axes": [], "ticks": [], "label": "Nothing was tried yet."}
+        return {"points": [], "axes": [], "ticks": [], "label": "Nothing was tried yet.", "budget": None}
     metric = reports[0].metric
-    axis = _accuracy_axis(reports, report)
     now = report.recipe.key if report is not None and not stale else ""
+    if prediction is not None and (stale or report is None):
+        now = prediction.recipe.key
+    measured = {each.recipe.key for each in reports}
+    ghosts = {each.recipe.key: each for each in (proposal.report if proposal else None, prediction) if each is not None}
+    proposed = proposal.recipe.key if proposal is not None else ""
+    extra = [each for key, each in ghosts.items() if key not in measured and key in (now, proposed)]
+    ahead = outlook.frontier if outlook is not None else ()
+    axis = _accuracy_axis([*reports, *_near(ahead, reports)], report)
     first = baseline.recipe.key if baseline else ""
-    names = names_of([each.recipe for each in reports])
+    names = names_of([each.recipe for each in (*reports, *extra)])
     points = [
-        _point(each, axis, names[each.recipe.key], now=now, baseline=first) | {"recent": recent}
-        for recent, each in enumerate(reports)
+        _point(each, axis, names[each.recipe.key], now=now, baseline=first, proposed=proposed)
+        | {"recent": recent, "tried": each.recipe.key in measured}
+        for recent, each in enumerate([*reports, *extra])
     ]
     return {
         "points": points,
@@ -84,9 +109,27 @@ def tradeoff_view(
             {"at": axis.place(t), "text": text} for t, text in zip(axis.ticks, _ticks(axis, metric), strict=True)
         ],
         "title": with_unit(metric.name, metric),
-        "axes": [drawn for against in AGAINST if (drawn := _axis(reports, against, names))],
+        "axes": [
+            drawn for against in AGAINST if (drawn := _axis(reports, against, names, extra, ahead, axis, proposal))
+        ],
+        "budget": _loss_line(proposal, baseline, axis),
         "label": f"{title(metric)} against {{}}, {len(reports)} recipe{'s' if len(reports) > 1 else ''}",
     }
+
+
+def _near(ahead: Sequence[Report], reports: Sequence[Report]) -> list[Report]:
+    """What of the predicted frontier always has its place in the picture."""
+    best = max(goodness(each) for each in reports)
+    span = NEAR if reports[0].metric.share else max(best - min(goodness(each) for each in reports), 0.0)
+    return [each for each in ahead if goodness(each) >= best - span]
+
+
+def _loss_line(proposal: Proposal | None, baseline: Report | None, axis: Axis) -> float | None:
+    """Where the least accuracy of a budget lies, if it is one of accuracy and in the picture."""
+    if proposal is None or proposal.kind != "loss" or baseline is None:
+        return None
+    at = goodness(baseline) - proposal.budget
+    return axis.place(at) if axis.low <= at <= axis.high else None
 
 
 def _accuracy_axis(reports: Sequence[Report], report: Report | None) -> Axis:
@@ -113,7 +156,7 @@ def _ticks(axis: Axis, metric: MetricInfo) -> list[str]:
     return [fixed(value, digits) for value in values]
 
 
-def _point(report: Report, axis: Axis, name: str, *, now: str, baseline: str) -> dict[str, Any]:
+def _point(report: Report, axis: Axis, name: str, *, now: str, baseline: str, proposed: str) -> dict[str, Any]:
     key = report.recipe.key
     accuracy, sign = report.accuracy, 1 if report.metric.higher_is_better else -1
     at = sign * accuracy.value
@@ -121,23 +164,37 @@ def _point(report: Report, axis: Axis, name: str, *, now: str, baseline: str) ->
     return {
         "key": key,
         "name": name,
-        "label": f"↓ {below}" if below else f"{name} (now)" if key == now else name,
+        "label": f"↓ {below}" if below else f"{name} (now)" if key == now else "proposal" if key == proposed else name,
         "y": axis.place(at),
         "low": axis.place(min(sign * accuracy.low, sign * accuracy.high)),
         "high": axis.place(max(sign * accuracy.low, sign * accuracy.high)),
         "origin": accuracy.source,
         "now": key == now,
         "baseline": key == baseline,
-        "growing": not report.complete,
+        "proposed": key == proposed,
+        "growing": not report.complete and accuracy.source != "predicted",
         "below": bool(below),
     }
 
 
-def _axis(reports: Sequence[Report], against: Against, names: Mapping[str, str]) -> dict[str, Any] | None:
-    known = {r.recipe.key: estimate for r in reports if (estimate := against.estimate(r)) and estimate.value > 0}
-    if not known:
+def _axis(
+    reports: Sequence[Report],
+    against: Against,
+    names: Mapping[str, str],
+    extra: Sequence[Report],
+    ahead: Sequence[Report],
+    accuracy: Axis,
+    proposal: Proposal | None,
+) -> dict[str, Any] | None:
+    """One horizontal axis, with the places of all points on it; None where nothing has a place on it."""
+    known = {r.recipe.key: e for r in (*reports, *extra) if (e := against.estimate(r)) and e.value > 0}
+    if not any(r.recipe.key in known for r in reports):
         return None
-    scale = logarithmic([estimate.value for estimate in known.values()])
+    by_size = against.key == "size"  # all mixes of a method run in the same kernels: their latency is one
+    sizes = [each.size.value for each in ahead] if by_size else []
+    scale = logarithmic([*(estimate.value for estimate in known.values()), *sizes])
+    line = [each for each in ahead if accuracy.low <= goodness(each)] if by_size else []
+    limit = proposal.budget if by_size and proposal is not None and proposal.kind == "size" else None
     return {
         "key": against.key,
         "title": against.title,
@@ -148,12 +205,14 @@ def _axis(reports: Sequence[Report], against: Against, names: Mapping[str, str])
                 "low": scale.place(estimate.low),
                 "high": scale.place(estimate.high),
                 "spoken": f"{names[r.recipe.key]}: {score(r.accuracy.value, r.metric)}, "
-                f"{against.write(estimate.value)}",
+                f"{against.write(estimate.value)}{', predicted' if r.accuracy.source == 'predicted' else ''}",
             }
-            for r in reports
+            for r in (*reports, *extra)
             if (estimate := known.get(r.recipe.key))
         },
         "frontier": [r.recipe.key for r in frontier(reports, against)],
+        "ahead": [[scale.place(each.size.value), accuracy.place(goodness(each))] for each in line],
+        "budget": None if limit is None or not scale.low <= limit <= scale.high else scale.place(limit),
     }
 
 
@@ -164,19 +223,64 @@ def _round(quantity: Quantity) -> str:
 
 
 class TradeOff(Part):
-    """Accuracy against size or latency; a point that is clicked becomes the recipe again."""
+    """Accuracy against size or latency; a point that is clicked becomes the recipe again, a budget a proposal."""
 
-    _esm = source("tradeoff.js")
-    watches: ClassVar[tuple[str, ...]] = ("tried", "report", "baseline", "stale")
+    _esm = source("plan_panel.js", "tradeoff.js")
+    watches: ClassVar[tuple[str, ...]] = (
+        "tried",
+        "report",
+        "baseline",
+        "stale",
+        "busy",
+        "prediction",
+        "outlook",
+        "proposal",
+        "planning",
+        "sensing",
+        "sensing_takes",
+    )
 
     def draw(self) -> dict[str, Any]:
-        """All points, both axes."""
-        session = self.session
-        return tradeoff_view(session.tried, session.report, session.baseline, stale=session.stale)
+        """All points, both axes, and what can be planned."""
+        s = self.session
+        view = tradeoff_view(
+            s.tried,
+            s.report,
+            s.baseline,
+            stale=s.stale,
+            prediction=s.prediction,
+            outlook=s.outlook,
+            proposal=s.proposal,
+        )
+        plan = plan_view(
+            s.outlook,
+            s.proposal,
+            s.report,
+            sensing=s.sensing,
+            takes=s.sensing_takes,
+            asked=s.asked_to_learn,
+            planning=s.planning,
+            busy=s.busy,
+        )
+        return view | {"plan": plan}
 
     def actions(self) -> dict[str, Any]:
-        """``restore``: the recipe with that ``key``."""
-        return {"restore": self._restore}
+        """``restore``: the recipe with that ``key``; ``propose``: a plan for a budget; and what becomes of it."""
+        s = self.session
+        return {
+            "restore": self._restore,
+            "propose": self._propose,
+            "take": lambda _: s.take_proposal(),
+            "improve": lambda _: s.improve_proposal(),
+            "stop_improving": lambda _: s.stop_improving(),
+            "discard": lambda _: s.discard_proposal(),
+            "learn": lambda _: s.learn(),
+            "stop_learning": lambda _: s.stop_learning(),
+        }
 
     def _restore(self, message: Message) -> None:
         self.session.restore(text_of(message, "key"))
+
+    def _propose(self, message: Message) -> None:
+        changes = changes_of(message, ("max_bytes", "max_drop"))
+        self.session.propose(**{name: number_of(changes, name) for name in changes})

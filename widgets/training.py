@@ -1,28 +1,47 @@
-"""The part of a session that distils: settings, the training in its own thread, and its curve."""
+"""The part of a session that trains, in a thread of its own: students, and networks on their grids."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from widgets.choosing import Choosing
 from widgets.desk import Desk, extended
-from widgets.measuring import SECONDS_BETWEEN, Measuring
+from widgets.measuring import SECONDS_BETWEEN
 from widgets.problems import in_words
 from widgets.worker import Pace
 from workbench.errors import Cancelled, WorkbenchError
-from workbench.recipe import Distillation, Recipe
-
-if TYPE_CHECKING:
-    from workbench.distillation.trainer import Progress
+from workbench.recipe import Distillation, Finetuning, Recipe
 
 
-class Training(Measuring):
-    """Distillation beside the measuring: controls go on answering while a student learns."""
+@dataclass(frozen=True)
+class Lesson:
+    """One training: how it runs, and what it makes of the recipe on the screen."""
+
+    kind: str
+    """``distillation`` or ``finetuning``."""
+    what: str
+    """The start of a sentence about it."""
+    settings: Distillation | Finetuning
+    run: Callable[[threading.Event], Iterator[Any]]
+    """Yields progress; the last one says whether it was cancelled."""
+    learned: Callable[[Any], bool]
+    """Whether a training that was stopped, by its last progress, left something to be used."""
+    applied: Callable[[Recipe], Recipe]
+    """The recipe with what was learned."""
+
+
+class Training(Choosing):
+    """Training beside the measuring: controls go on answering while something is learned. One at a time."""
 
     def __init__(self, desk: Desk) -> None:
         self._lesson = 0
         super().__init__(desk)
+
+    # Distillation
 
     def update_distillation(self, **changes: Any) -> None:
         """Change settings for the next training.
@@ -46,35 +65,107 @@ class Training(Measuring):
         """Start a training with the current settings. When it ends, the recipe gets its student and is measured.
 
         Raises:
-            WorkbenchError: One is under way, or the settings are not possible here.
+            WorkbenchError: A training is under way, or the settings are not possible here.
         """
         with self._change():
-            self._require_open()
-            if self.training:
-                raise WorkbenchError("A training is under way; stop it before another one is started.")
-            if not self.bench.training_images:
-                raise WorkbenchError(f"{self.model} has no training images; distillation needs a task with some.")
-            distillation = self.distillation
-            self.bench.check(Recipe(distillation=distillation))
-            self._lesson += 1
-            self._failure = None
-            self._desk.curve = ()
-            self._set(training=True, curve=(), problem="")
-            self._distilling.submit(
-                partial(self._teach, self._lesson, self._desk, distillation),
-                partial(self._not_taught, self._lesson, f"Distilling from {distillation.teacher}"),
+            self._require_idle("distillation")
+            settings, bench = self.distillation, self.bench
+            self.bench.check(Recipe(distillation=settings))
+            self._begin(
+                Lesson(
+                    "distillation",
+                    f"Distilling from {settings.teacher}",
+                    settings,
+                    partial(bench.distil, settings),
+                    lambda last: last.student is not None and bench.distilled(settings),
+                    lambda recipe: recipe.replace(distillation=settings, finetuning=None),
+                )
             )
-
-    def stop_distilling(self) -> None:
-        """End the training soon. The best student so far is kept, and used if it has learned anything."""
-        with self._change():
-            if self.training and not self._distilling.cancel():
-                self._end_training()  # it had not even begun
 
     def without_distillation(self) -> None:
         """Back from the student to the model itself, quantization and deployment unchanged."""
         with self._lock:
-            self._apply(self.recipe.replace(distillation=None))
+            self._apply(self.recipe.replace(distillation=None, finetuning=None))
+
+    # Fine-tuning
+
+    def update_finetuning(self, **changes: Any) -> None:
+        """Change settings for the next fine-tuning.
+
+        Args:
+            changes: Fields of `workbench.Finetuning`.
+
+        Raises:
+            WorkbenchError: A field is unknown or its value is not allowed; nothing has changed.
+        """
+        with self._lock:
+            self._settle_finetuning(self.finetuning.replace(**changes))
+
+    def _settle_finetuning(self, finetuning: Finetuning) -> None:
+        with self._change():
+            self._require_open()
+            images = self.bench.training_images
+            if images and finetuning.images > images:
+                raise WorkbenchError(f"finetuning.images: {self.model} has {images:,} training images; choose fewer.")
+            self._set(finetuning=finetuning, problem="")
+
+    def finetune(self) -> None:
+        """Train the network on, on the grids of the recipe. When it ends, the recipe gets it and is measured.
+
+        Raises:
+            WorkbenchError: A training is under way, nothing is quantized, or it is not possible here.
+        """
+        with self._change():
+            self._require_idle("fine-tuning")
+            if not self.recipe.quantization.active:
+                raise WorkbenchError("Nothing is quantized yet, so there are no grids to train on; set bits first.")
+            settings, bench = self.finetuning, self.bench
+            wanted = self.recipe.replace(finetuning=settings)
+            bench.check(wanted)
+            learned = {"quantization": wanted.quantization, "distillation": wanted.distillation, "finetuning": settings}
+            self._begin(
+                Lesson(
+                    "finetuning",
+                    f"Fine-tuning {wanted.replace(finetuning=None).label}",
+                    settings,
+                    partial(bench.finetune, wanted),
+                    lambda _: bench.finetuned(wanted),
+                    lambda recipe: recipe.replace(**learned),
+                )
+            )
+
+    def without_finetuning(self) -> None:
+        """Back to the weights before, bits and all else unchanged."""
+        with self._lock:
+            self._apply(self.recipe.replace(finetuning=None))
+
+    def _apply(self, recipe: Recipe, gesture: object = None) -> None:
+        """As in `Measuring`; what was trained for other grids is not taken along.
+
+        Else the move of a slider would begin a training of minutes.
+        """
+        with self._change():
+            now = self.recipe
+            carried = recipe.finetuning is not None and recipe.finetuning == now.finetuning
+            moved = (recipe.quantization, recipe.distillation) != (now.quantization, now.distillation)
+            if carried and moved and recipe.key not in self._desk.tried and not self._is_finetuned(recipe):
+                recipe = recipe.replace(finetuning=None)
+            super()._apply(recipe, gesture)
+
+    def _is_finetuned(self, recipe: Recipe) -> bool:
+        try:
+            self.bench.check(recipe)
+        except WorkbenchError:  # what else is wrong is found without it as well
+            return False
+        return bool(self.bench.finetuned(recipe))
+
+    # Any training
+
+    def stop_training(self) -> None:
+        """End the training soon. The best so far is kept, and used if anything was learned."""
+        with self._change():
+            if self.training and not self._learning.cancel():
+                self._end_training()  # it had not even begun
 
     def close(self) -> None:
         """Cancel everything and end the threads; may be called again."""
@@ -82,28 +173,45 @@ class Training(Measuring):
             self._leave_training()
         super().close()
 
-    def _teach(self, lesson: int, desk: Desk, distillation: Distillation, cancel: threading.Event) -> None:
-        """In the worker: train, and put the student into the recipe."""
+    def _require_idle(self, what: str) -> None:
+        self._require_open()
+        if self.training:
+            raise WorkbenchError("A training is under way; stop it before another one is started.")
+        if not self.bench.training_images:
+            raise WorkbenchError(f"{self.model} has no training images; {what} needs a task with some.")
+
+    def _begin(self, lesson: Lesson) -> None:
+        self._lesson += 1
+        self._failure = None
+        self._desk.curve, self._desk.lesson = (), lesson.kind
+        self._set(training=True, lesson=lesson.kind, curve=(), problem="")
+        self._learning.submit(
+            partial(self._teach, self._lesson, self._desk, lesson),
+            partial(self._not_taught, self._lesson, lesson.what),
+        )
+
+    def _teach(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> None:
+        """In the worker: train, and put what was learned into the recipe."""
         pace, last, shown = Pace(SECONDS_BETWEEN), None, None
-        for last in desk.bench.distil(distillation, cancel):
+        for last in lesson.run(cancel):
             if pace.due():
-                self._plot(lesson, desk, last)
+                self._plot(number, desk, last)
                 shown = last
         if last is None:
-            raise WorkbenchError(f"The training from {distillation.teacher} ended before it began.")
+            raise WorkbenchError(f"{lesson.what} ended before it began.")
         if last is not shown:
-            self._plot(lesson, desk, last)
-        learned = not last.cancelled or (last.student is not None and desk.bench.distilled(distillation))
+            self._plot(number, desk, last)
+        learned = not last.cancelled or lesson.learned(last)
         with self._change():
-            desk.forget(distillation)
-            if lesson == self._lesson:
+            desk.forget(lesson.settings)
+            if number == self._lesson:
                 self._end_training()
                 if learned:
-                    self._apply(self.recipe.replace(distillation=distillation))
+                    self._apply(lesson.applied(self.recipe))
 
-    def _plot(self, lesson: int, desk: Desk, progress: Progress) -> None:
+    def _plot(self, number: int, desk: Desk, progress: Any) -> None:
         with self._change():
-            if lesson != self._lesson:
+            if number != self._lesson:
                 return  # the training is told to stop already; let it come to its end in order
             desk.curve = extended(desk.curve, progress)
             self._set(curve=desk.curve)
@@ -111,12 +219,12 @@ class Training(Measuring):
                 share = min(1.0, progress.step / max(1, progress.steps))
                 self._set(progress=share, status=f"Training: step {progress.step:,} of {progress.steps:,}")
 
-    def _not_taught(self, lesson: int, what: str, error: BaseException) -> None:
+    def _not_taught(self, number: int, what: str, error: BaseException) -> None:
         text = "" if isinstance(error, Cancelled) else in_words(what, error)
         with self._change():
-            if lesson != self._lesson and not text:
+            if number != self._lesson and not text:
                 return
-            if lesson == self._lesson:
+            if number == self._lesson:
                 self._end_training()
             if text:
                 self._failure = error
@@ -133,5 +241,5 @@ class Training(Measuring):
         """Stop a training that nobody waits for any more."""
         if self.training:
             self._lesson += 1
-            self._distilling.cancel()
+            self._learning.cancel()
             self._end_training()

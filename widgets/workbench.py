@@ -10,6 +10,9 @@ import traitlets
 
 from widgets.deployment_panel import DeploymentPanel
 from widgets.distillation_panel import DistillationPanel
+from widgets.explanation import ExplanationPart
+from widgets.finetuning_panel import FinetuningPanel
+from widgets.foresight import Foresight
 from widgets.header import History, ModelPicker, Status
 from widgets.layer_table import LayerTable
 from widgets.learning_curves import LearningCurves
@@ -55,8 +58,8 @@ class Workbench(ipywidgets.Box):
         kinds = {
             "header": (ModelPicker, Status, History),
             "top": (Tiles, Verdict),
-            "controls": (QuantizationPanel, DistillationPanel, DeploymentPanel, ModelCheck),
-            "results": (TradeOff, LayerTable, LearningCurves, Tried),
+            "controls": (QuantizationPanel, DistillationPanel, FinetuningPanel, DeploymentPanel, ModelCheck),
+            "results": (TradeOff, LayerTable, ExplanationPart, LearningCurves, Tried, Foresight),
         }
         first = ModelPicker  # brings the style sheet for all; twelve more copies would double what the page loads
         areas = {

@@ -46,6 +46,11 @@ class Worker:
         return self._running is None and self._waiting is None
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._closed
+
+    @property
     def here(self) -> bool:
         """Whether the caller is the worker's own thread, which must not wait for itself."""
         return threading.current_thread() is self._thread

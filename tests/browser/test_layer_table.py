@@ -30,7 +30,7 @@ class Bench:
     def baseline(self):
         return self.report(Recipe())
 
-    def follow(self, recipe, cancel):
+    def follow(self, recipe, cancel, progress=None):
         yield self.report(recipe)
 
     def preflight_stream(self, cancel):

@@ -11,7 +11,7 @@ import traitlets
 
 from workbench import statistics
 from workbench.errors import WorkbenchError
-from workbench.recipe import Distillation, Quantization, Recipe
+from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
 from workbench.report import Advice, Estimate, LayerRow, Report
 
 
@@ -106,7 +106,23 @@ class Fake(traitlets.HasTraits):
     distillation = traitlets.Instance(Distillation, args=())
     curve = traitlets.Tuple(())
     training = traitlets.Bool(False)
+    finetuning = traitlets.Instance(Finetuning, args=())
+    lesson = traitlets.Unicode("")
+    choosing = traitlets.Bool(False)
+    choice = traitlets.Any()
     preflight = traitlets.Any()
+    prediction = traitlets.Instance(Report, allow_none=True)
+    foreseen = traitlets.Tuple(())
+    sensing = traitlets.Float(None, allow_none=True)
+    sensing_takes = traitlets.Float(0.0)
+    outlook = traitlets.Any()
+    proposal = traitlets.Any()
+    planning = traitlets.Unicode("")
+    explanation = traitlets.Any()
+    flip_list = traitlets.Any()
+    histograms = traitlets.Dict()
+    explaining = traitlets.Unicode("")
+    asked_to_learn = False
 
     def __init__(self, **values: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -115,6 +131,7 @@ class Fake(traitlets.HasTraits):
             layers=LAYERS,
             training_images=20_000,
             task=SimpleNamespace(calibration=range(512), noun="images"),
+            check=lambda recipe: None,
             runtimes=lambda: RUNTIMES,
             devices=lambda: (Offer("cpu", None), Offer("cuda", "not on this machine")),
             teachers=lambda: (Offer("teacher-cnn", None), Offer("self", None)),
@@ -144,8 +161,17 @@ class Fake(traitlets.HasTraits):
         layers = {**self.recipe.quantization.layers, **dict.fromkeys(names, bits)}
         self.recipe = self.recipe.replace(quantization=self.recipe.quantization.replace(layers=layers))
 
+    def propose(self, **budget: float) -> None:
+        self.calls.append(("propose", budget))
+
+    def edit_proposal(self, names: list[str], **bits: Any) -> None:
+        self.calls.append(("edit_proposal", names, bits))
+
     def update_distillation(self, **changes: Any) -> None:
         self.distillation = self.distillation.replace(**changes)
+
+    def update_finetuning(self, **changes: Any) -> None:
+        self.finetuning = self.finetuning.replace(**changes)
 
     def restore(self, key: str) -> None:
         if key not in {report.recipe.key for report in self.tried}:
@@ -159,15 +185,27 @@ class Fake(traitlets.HasTraits):
 
     def __getattr__(self, name: str) -> Any:
         if name not in {
+            "explain",
+            "stop_explaining",
+            "show_histogram",
             "undo",
             "redo",
             "cancel",
             "close",
             "distil",
-            "stop_distilling",
+            "stop_training",
             "without_distillation",
+            "finetune",
+            "without_finetuning",
+            "choose_method",
             "take_advice",
             "clear_layers",
+            "take_proposal",
+            "improve_proposal",
+            "stop_improving",
+            "discard_proposal",
+            "learn",
+            "stop_learning",
         }:
             raise AttributeError(name)
         return lambda *arguments: self.calls.append((name, *arguments))

@@ -35,7 +35,7 @@ def test_status_says_what_goes_on():
 def test_cancel_stops_what_is_under_way(session, send):
     for busy, training, calls in (
         (True, False, [("cancel",)]),
-        (False, True, [("stop_distilling",)]),
+        (False, True, [("stop_training",)]),
         (False, False, []),
     ):
         s = session(busy=busy, training=training)

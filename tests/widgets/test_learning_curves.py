@@ -82,3 +82,43 @@ def test_an_estimate_that_is_told_again_is_one_point_and_the_untrained_one_none(
     curve = [progress(k, student=0.5 + k // 10 / 100) for k in range(31)]
     points = curves_view(curve, None, training=True, applied=False)["lines"][0]["points"]
     assert [round(100 * x) for x, *_ in points] == [10, 20, 30]
+
+
+def tuned(step, accuracy=0.8, loss=1.0, **more):
+    share = None if accuracy is None else statistics.proportion(round(2000 * accuracy), 2000, "measured")
+    usual = {"epoch": 1, "epochs": 4, "note": "", "cancelled": False}
+    values = {"step": step, "steps": 100, "seconds": step / 10, "samples_per_second": 900.0, "loss": loss}
+    return SimpleNamespace(accuracy=share, **(usual | values | more))
+
+
+def test_a_fine_tuning_is_one_line_from_where_it_began_and_its_loss():
+    curve = [tuned(step, 0.7 + step / 1000, 1 / (1 + step)) for step in range(0, 51, 10)]
+    view = curves_view(curve, None, training=True, applied=False, lesson="finetuning")
+    [line] = view["lines"]
+    assert line["text"] == "fine-tuned"
+    assert [point[0] for point in line["points"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    losses = [value for _, value in view["loss"]["points"]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == 1.0
+    assert view["loss"]["text"] == "loss 0.0196"
+    assert "1 of 4 epochs" in view["foot"]
+    assert view["remark"][0]["text"] == "held-out 75.00\u202f%"
+
+
+def test_a_fine_tuning_that_goes_on_says_where():
+    curve = [tuned(50, epoch=2, resumed=True), tuned(80, epoch=3, resumed=True)]
+    view = curves_view(curve, None, training=True, applied=False, lesson="finetuning")
+    assert view["foot"].endswith("resumed from epoch 2")
+    told = curves_view([tuned(60, note="A sentence.")], None, training=True, applied=False, lesson="finetuning")
+    assert told["foot"].endswith("A sentence.")
+
+
+def test_a_fine_tuning_without_a_curve_is_a_sentence():
+    def quiet(training=False, applied=False, curve=()):
+        return curves_view(curve, None, training=training, applied=applied, lesson="finetuning")["quiet"]
+
+    assert quiet().startswith("Fine-tune the network")
+    assert "put on its grids" in quiet(training=True, curve=[tuned(0, None)])
+    assert "fine-tuned before" in quiet(applied=True)
+    infinite = curves_view([tuned(5, loss=float("nan"))], None, training=True, applied=False, lesson="finetuning")
+    assert infinite["loss"] is None

@@ -6,7 +6,10 @@ import pytest
 
 from widgets.deployment_panel import DeploymentPanel, deployment_view
 from widgets.distillation_panel import DistillationPanel, distillation_view, label_steps
-from widgets.quantization_panel import QuantizationPanel, quantization_view
+from widgets.methods import WORDS
+from widgets.quantization_panel import FIELDS, QuantizationPanel, quantization_view
+from workbench.choosing import Choice
+from workbench.errors import WorkbenchError
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 
 
@@ -15,24 +18,119 @@ def test_bits_go_from_two_to_floating_point():
     assert view["weight_bits"]["values"] == [2, 3, 4, 5, 6, 7, 8, None]
     assert view["weight_bits"]["value"] == 4 and view["activation_bits"]["value"] is None
     assert view["weight_bits"]["texts"][-1] == "fp32" and view["weight_bits"]["spoken"][2] == "4 bits"
-    assert view["why"] == "Calibrated on 512 other images."
+    assert view["why"] == ["Calibrated on 512 other images."]
 
 
-@pytest.mark.parametrize("field", ["method", "scheme", "granularity", "range"])
-def test_every_choice_of_the_recipe_is_on_offer(field):
-    options = quantization_view(Quantization(), None)[field]["options"]
-    assert [option["value"] for option in options] == list(get_args(Quantization.model_fields[field].annotation))
+@pytest.mark.parametrize("field", ["method", "correction", "scheme", "granularity", "range"])
+def test_every_choice_of_the_recipe_is_on_offer_and_explained(field):
+    known = list(get_args(Quantization.model_fields[field].annotation))
+    assert set(WORDS[field]) == set(known)
+    for value in known:
+        view = quantization_view(Quantization(**{field: value}), None)[field]
+        assert [option["value"] for option in view["options"]] == known
+        assert view["value"] == value
+        assert view["line"] == WORDS[field][value].line
+
+
+def test_every_field_of_a_quantization_has_its_control():
+    shown = quantization_view(Quantization(), None)
+    assert set(Quantization.model_fields) - {"layers"} <= set(shown)
+    assert set(FIELDS) == set(Quantization.model_fields) - {"layers"}
 
 
 def test_the_naive_quantizer_greys_what_it_ignores_and_says_why():
     view = quantization_view(Quantization(method="naive"), 512)
-    assert [view[field]["disabled"] for field in ("method", "scheme", "granularity", "range")] == [
-        False,
-        True,
-        True,
-        True,
+    usable = [field for field in FIELDS[2:] if not view[field]["disabled"]]
+    assert usable == ["method"]
+    assert "Neither a scale nor a sign" in view["method"]["line"]
+    assert view["why"] == []
+
+
+def test_what_the_bench_refuses_is_greyed_with_its_reason(session):
+    s = session(recipe=Recipe(quantization=Quantization(weight_bits=4)))
+
+    def check(recipe):
+        if recipe.quantization.informed:
+            raise WorkbenchError("A graph shows nothing of what its layers are given.")
+
+    s.bench.check = check
+    view = QuantizationPanel(s).view
+    greyed = {
+        field: [o["value"] for o in view[field]["options"] if o["disabled"]]
+        for field in ("method", "correction", "range")
+    }
+    assert greyed == {
+        "method": ["gptq", "quantease", "adaround", "brecq"],
+        "correction": ["bias", "batchnorm"],
+        "range": ["hessian", "auto"],
+    }
+    assert view["method"]["options"][-1]["title"].startswith("A graph shows nothing")
+    assert view["why"] == [
+        "Calibrated on 512 other images.",
+        "A graph shows nothing of what its layers are given.",
     ]
-    assert "naive" in view["why"]
+
+
+def test_a_group_size_is_asked_for_only_where_there_are_groups(session, send):
+    s = session()
+    part = QuantizationPanel(s)
+    assert part.draw()["group_size"]["hidden"]
+    assert part.draw()["more"] == ""
+    send(part, {"do": "update", "granularity": "group", "group_size": 48})
+    view = part.draw()
+    assert not view["group_size"]["hidden"]
+    assert view["group_size"]["value"] == 48
+    assert 48 in view["group_size"]["values"]
+    assert view["more"] == "2 changed"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"method": "magic"},
+        {"correction": None},
+        {"equalize": "yes please"},
+        {"group_size": 0},
+        {"layers": {}},
+        {"runtime": "eager"},
+        {},
+    ],
+)
+def test_what_is_not_on_offer_changes_nothing(session, send, message):
+    s = session()
+    before = s.recipe
+    send(QuantizationPanel(s), {"do": "update", **message})
+    assert s.recipe == before
+    assert s.problem
+
+
+def test_the_method_is_chosen_by_the_session(session, send):
+    s = session(recipe=Recipe(quantization=Quantization(weight_bits=4)))
+    part = QuantizationPanel(s)
+    view = part.draw()["choose"]
+    assert [(b["value"], b["text"]) for b in view["budgets"]] == [
+        (2, "2\u202fs"),
+        (20, "20\u202fs"),
+        (120, "2\u202fmin"),
+    ]
+    assert [b["spoken"] for b in view["budgets"]] == ["2 seconds", "20 seconds", "2 minutes"]
+    assert not view["disabled"]
+    send(part, {"do": "choose", "seconds": 20})
+    send(part, {"do": "stop"})  # nothing is being chosen, and what is measured goes on
+    assert s.calls == [("choose_method", 20)]
+    best = s.recipe.replace(quantization=s.recipe.quantization.replace(method="gptq", correction="bias"))
+    s.choosing, s.choice = True, Choice(best, 0.1, 3, 10)
+    view = part.draw()["choose"]
+    assert view["choosing"]
+    assert view["text"] == "3 of 10 tried; best so far: GPTQ, biases"
+    send(part, {"do": "stop"})
+    assert s.calls[-1] == ("cancel",)
+
+
+def test_there_is_no_method_to_choose_for_fp32(session):
+    view = QuantizationPanel(session()).view["choose"]
+    assert view["disabled"]
+    assert view["text"] == "Set bits first."
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "all layers"), (1, "1 layer set apart"), (2, "2 layers set apart")])
@@ -103,9 +201,12 @@ def test_the_buttons_of_distillation(session, send):
     assert part.view["can_remove"] and part.view["remark"] == "half width student"
     for action in ("distil", "stop", "remove"):
         send(part, {"do": action})
-    assert s.calls == [("distil",), ("stop_distilling",), ("without_distillation",)]
+    assert s.calls == [("distil",), ("stop_training",), ("without_distillation",)]
     send(part, {"do": "update", "temperature": 4, "labels": 100})
     assert (s.distillation.temperature, s.distillation.labels) == (4, 100)
-    s.training = True
+    s.training, s.lesson = True, "finetuning"
+    view = part.draw()
+    assert (view["training"], view["can_start"], view["note"]) == (False, False, "after the fine-tuning")
+    s.lesson = "distillation"
     view = part.draw()
     assert view["training"] and not view["can_remove"] and view["temperature"]["disabled"]

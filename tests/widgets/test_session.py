@@ -105,7 +105,7 @@ class FakeBench:
     def preflight_stream(self, cancel=None):
         yield from self.looks
 
-    def follow(self, recipe, cancel=None):
+    def follow(self, recipe, cancel=None, progress=None):
         self.check(recipe)
         if recipe.key in self.store:
             yield self.store[recipe.key]
@@ -188,7 +188,7 @@ def make():
 
 
 def _owns(session, thread):
-    return thread in (session._measuring._thread, session._distilling._thread)
+    return thread in (session._measuring._thread, session._learning._thread)
 
 
 def snapshot(session):
@@ -450,7 +450,7 @@ def test_numbers_that_cannot_be_kept_come_with_the_reason(make):
 
 def test_a_bench_with_nothing_to_report_is_an_error(make):
     bench = FakeBench()
-    bench.follow = lambda recipe, cancel=None: iter(())
+    bench.follow = lambda recipe, cancel=None, progress=None: iter(())
     session = make(bench)
     with pytest.raises(WorkbenchError, match="nothing to report"):
         session.wait(LONG)
@@ -843,21 +843,21 @@ def test_a_stopped_training_is_used_only_if_something_was_learned(make, step, le
     gate = bench.at = Gate(lambda what, at: isinstance(what, Distillation) and at == step)
     session.distil()
     assert gate.reached.wait(LONG)
-    session.stop_distilling()
+    session.stop_training()
     report = session.wait(LONG)
     assert session.curve[-1].cancelled
     assert (report.recipe.distillation == session.distillation) == learned
     assert session.can_undo == learned
     assert (session.training, session.problem) == (False, "")
     assert session.status.startswith("1,000 of 1,000 images")
-    session.stop_distilling()  # nothing to do
+    session.stop_training()  # nothing to do
 
 
 def test_stopping_at_once_ends_the_training(make):
     session = make(FakeBench(at=lambda *_: time.sleep(0.001)))
     for _ in range(20):
         session.distil()
-        session.stop_distilling()
+        session.stop_training()
         until(lambda: not session.training)
     assert session.problem == ""
 
@@ -998,7 +998,7 @@ def test_another_model_ends_the_training_of_the_first(make):
     assert session.curve == ()
     gate.open.set()
     assert session.wait(LONG).recipe == Recipe()
-    assert session._distilling.wait(LONG)
+    assert session._learning.wait(LONG)
     assert session.recipe == Recipe()
     assert session.curve == ()
     session.choose_model("fake")
@@ -1103,10 +1103,10 @@ def test_a_session_that_nobody_holds_ends_its_threads():
     session = Session(bench)
     session.distil()
     session.wait(LONG)
-    threads = {session._measuring._thread, session._distilling._thread}
+    threads = {session._measuring._thread, session._learning._thread}
     assert all(thread.is_alive() for thread in threads)
     assert session._measuring.wait(LONG)
-    assert session._distilling.wait(LONG)
+    assert session._learning.wait(LONG)
     del session
     gc.collect()
     for thread in threads:

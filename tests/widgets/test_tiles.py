@@ -147,3 +147,30 @@ def test_an_error_that_shrinks_is_a_gain(report):
 
     assert tile["parts"][0] == {"text": "−2.00", "tone": "gain"}
     assert tile["bar"]["at"] > tile["bar"]["baseline"]
+
+
+def predicted(report, recipe=None, latency=None):
+    made = report(recipe, lost=200, gained=40, latency=latency)
+    changes = {name: getattr(made, name).model_copy(update={"source": "predicted"}) for name in ("accuracy", "drop")}
+    return made.model_copy(update={"evaluated": 0, **changes})
+
+
+def test_a_prediction_stands_in_until_something_was_measured(report):
+    old, ahead = report(), predicted(report)
+    view = tiles_view(old, report(lost=0, gained=0), stale=True, busy=True, earlier=old, prediction=ahead)
+    accuracy = tile(view, "Accuracy")
+    assert accuracy["badge"]["origin"] == "predicted" and accuracy["state"] == "final"
+    assert "predicted from what each layer costs" in accuracy["title"] and " 0 examples" not in accuracy["title"]
+    assert tile(view, "Size")["state"] == "final"
+    assert tile(view, "Latency")["state"] == tile(view, "Flips")["state"] == "stale"
+    assert tile(view, "Latency")["value"] == tile(tiles_view(old, None), "Latency")["value"]
+    measured = tiles_view(report(evaluated=1_000), None, busy=True, prediction=ahead)
+    assert tile(measured, "Accuracy")["badge"]["origin"] == "simulated"
+
+
+def test_a_latency_of_the_same_kernels_is_foreseen_too(report):
+    ahead = predicted(report, latency=(30e-6, 32e-6, 34e-6))
+    ahead = ahead.model_copy(update={"latency": ahead.latency.model_copy(update={"source": "predicted"})})
+    view = tiles_view(report(latency=None), None, stale=True, prediction=ahead)
+    assert tile(view, "Latency")["badge"]["origin"] == "predicted" and tile(view, "Latency")["state"] == "final"
+    assert tile(tiles_view(None, None, busy=True, prediction=ahead), "Flips")["state"] == "empty"

@@ -67,7 +67,8 @@ def test_a_point_restores_its_recipe(session, send, tried):
 
 
 def test_nothing_tried_is_a_sentence():
-    assert tradeoff_view((), None, None) == {"points": [], "axes": [], "ticks": [], "label": "Nothing was tried yet."}
+    view = tradeoff_view((), None, None)
+    assert (view["points"], view["axes"], view["ticks"], view["label"]) == ([], [], [], "Nothing was tried yet.")
 
 
 def test_recipes_with_one_label_are_told_apart():
