@@ -25,6 +25,7 @@ export default part("wb-card wb-curves", (root) => {
     if (!view) return;
     pieces(head.remark, view.remark);
     set(quiet, { text: view.quiet, hidden: !view.quiet });
+    root.style.alignSelf = view.quiet ? "start" : ""; // a sentence needs no tall card
     set(below, { text: view.foot, hidden: Boolean(view.quiet) });
     picture.style.display = view.quiet ? "none" : "";
     if (view.quiet || !width) return;

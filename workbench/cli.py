@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import get_args
 
 from workbench.errors import WorkbenchError
 
@@ -36,16 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from workbench.recipe import Quantization
+
     parser = commands.add_parser("measure", help="measure one recipe on a model of the zoo")
     parser.add_argument("model", help="a name of the zoo, such as seed-cnn")
     parser.add_argument("--recipe", metavar="FILE", help="a recipe as JSON; the options below change it")
     parser.add_argument("--weight-bits", type=int, metavar="N", help="2 to 8")
     parser.add_argument("--activation-bits", type=int, metavar="N", help="2 to 8")
-    parser.add_argument("--method", metavar="NAME", help="nearest, gptq, quantease, adaround or naive")
-    parser.add_argument("--scheme", metavar="NAME", help="symmetric, affine or midrise")
-    parser.add_argument("--granularity", metavar="NAME", help="tensor or channel")
-    parser.add_argument("--range", metavar="NAME", help="minmax, percentile, mse or hessian")
-    parser.add_argument("--correction", metavar="NAME", help="none or bias")
+    for name in ("method", "scheme", "granularity", "range", "correction"):
+        offered = get_args(Quantization.model_fields[name].annotation)
+        parser.add_argument(f"--{name}", metavar="NAME", help=f"{', '.join(offered[:-1])} or {offered[-1]}")
     parser.add_argument("--layer", action="append", default=[], metavar="NAME=BITS", help="weight bits of one layer")
     parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or eager")
     parser.add_argument("--threads", type=int, metavar="N")

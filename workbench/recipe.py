@@ -286,13 +286,12 @@ class Finetuning(Value):
     """
 
     images: Count = 18_000
-    """Training images, with their labels. Some of the task's last ones are always held out."""
+    """Training images. Some of the task's last ones are always held out."""
     epochs: Count = 4
     """Passes over them."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """The highest of the weights; it rises at first and falls to zero. After a method that looks at data, about a
-    third of it disturbs less."""
-    distillation: float = Field(default=0.5, ge=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    """The highest of the weights; it rises at first and falls to zero."""
+    distillation: float = Field(default=1.0, ge=0, le=1)
     """Share of the fp32 network's outputs in the loss; the rest are the labels, where the outputs are classes."""
     nested: Annotated[tuple[Bits, ...], AfterValidator(_nested)] = ()
     """Bit-widths of weights that the one network is to be good at, each with steps of its own: ``(2, 3, 4, 8)``.

@@ -111,6 +111,9 @@ def test_a_budget_proposes_a_plan_that_is_tried_and_undone(instrument: Page, fau
 
     # and one step back all is as it was
     page.locator("body").press("Control+z")
+    kilobytes = re.search(r"[\d.]+\s?kB", before)
+    assert kilobytes is not None
+    expect(page.locator('[data-tile="Size"]')).to_contain_text(kilobytes.group(), timeout=SECONDS)
     settled(page)
     assert page.locator('[data-tile="Size"]').inner_text() == before
     assert not faults, faults
