@@ -22,6 +22,8 @@ from workbench.recipe import Quantization, Recipe
 from workbench.task import Task
 
 CANDIDATES: tuple[dict[str, str], ...] = (
+    {"method": "nearest", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
+    {"method": "gptq", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
     {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "symmetric"},
     {"method": "quantease", "range": "hessian", "correction": "bias", "scheme": "affine"},
     {"method": "quantease", "range": "hessian", "correction": "batchnorm", "scheme": "symmetric"},
@@ -34,7 +36,8 @@ CANDIDATES: tuple[dict[str, str], ...] = (
     {"method": "quantease", "range": "hessian", "correction": "none", "scheme": "symmetric"},
     {"method": "nearest", "range": "mse", "correction": "none", "scheme": "symmetric"},
 )
-"""In the order in which they are tried: what most often came first on other data than the tests' comes first."""
+"""In the order in which they are tried: first two that a large network has time for, which need one look at the
+data; then what most often came first on other data than the tests'."""
 OPERATIONS = 2e12
 """Floating point operations for the outputs of all candidates at most; a large model gets fewer examples."""
 LEAST_EXAMPLES = 16

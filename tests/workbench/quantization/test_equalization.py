@@ -154,8 +154,8 @@ def separable() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    return Network(uneven(separable()), X, len(X), Path("nowhere"))
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return Network(uneven(separable()), X, len(X), tmp_path_factory.mktemp("graphs"))
 
 
 def unbalanced() -> nn.Module:

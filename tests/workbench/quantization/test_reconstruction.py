@@ -45,8 +45,8 @@ class Uncut(Net):
         return super().forward(x) if float(x.sum()) > 0 else x
 
 
-def network(kind: type[nn.Module] = Net, inputs: Inputs = X) -> Network:
-    return Network(kind().eval(), inputs, len(inputs), Path("nowhere"))
+def network(kind: type[nn.Module] = Net, inputs: Inputs = X, folder: Path = Path("nowhere")) -> Network:
+    return Network(kind().eval(), inputs, len(inputs), folder)
 
 
 @pytest.fixture(autouse=True)
@@ -180,8 +180,8 @@ def test_cancelled_in_the_middle_it_is_as_if_nothing_had_been_asked() -> None:
 
 
 @pytest.mark.parametrize("correction", ["bias", "batchnorm"])
-def test_what_is_simulated_is_what_is_shipped_and_what_runs(correction: str) -> None:
-    net, quantization = network(), BRECQ.replace(correction=correction)
+def test_what_is_simulated_is_what_is_shipped_and_what_runs(correction: str, tmp_path: Path) -> None:
+    net, quantization = network(folder=tmp_path), BRECQ.replace(correction=correction)
     asked = specs(quantization, net.layers)
     simulated = net.simulation.run(X, asked)
     ran = prepare(Deployment(runtime="onnxruntime"), net, net.quantized(asked)).run(X)

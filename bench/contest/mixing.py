@@ -1,0 +1,73 @@
+"""A planned mix of bits against the same method at one width for all layers."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import workbench as wb
+from contest import ours, sections
+from contest.results import Kept, Result, difference
+
+AVERAGE, UNIFORM = 2.5, 3
+PLANNED_ON = 5000
+"""Training images with labels, none of them for calibration, on which the planner measures its candidates."""
+NARROW, WIDE = 2, 3
+PLANNED, PLAIN = "planned mix", f"uniform {UNIFORM} bits"
+METHODS = {"nearest": {}, "quantease + hessian + bias": ours.GOOD}
+
+
+def recipe(method: str, bits: int) -> wb.Recipe:
+    return wb.Recipe(quantization=wb.Quantization(weight_bits=bits, activation_bits=8, **METHODS[method]))
+
+
+def planning_bench(sample: int) -> wb.Bench:
+    """The plan is chosen on images of the training set: no test image is looked at."""
+    images, labels = wb.zoo.task().training.tensors
+    held_out = sections.shuffled()[-PLANNED_ON:]
+    task = wb.Task.classification(images[held_out], labels[held_out], calibration=sections.calibration(sample))
+    return ours.fresh(wb.zoo.model("seed-cnn"), task)
+
+
+def planned(method: str, sample: int) -> Result:
+    started = time.perf_counter()
+    bench = planning_bench(sample)
+    sizes = [bench._network.artifact(recipe(method, bits).quantization, "") for bits in (NARROW, WIDE)]
+    share = (AVERAGE - NARROW) / (WIDE - NARROW)
+    budget = len(sizes[0]) + share * (len(sizes[1]) - len(sizes[0]))
+    plan = bench.plan(max_bytes=budget, template=recipe(method, UNIFORM), bits=(2, 3, 4, 6, 8))
+    seconds = time.perf_counter() - started
+    weights = {row.name: (row.parameters, row.weight_bits) for row in plan.report.layers}
+    total = sum(parameters for parameters, _ in weights.values())
+    average = sum(parameters * bits for parameters, bits in weights.values()) / total
+    note = ", ".join(f"{name} {bits}" for name, (_, bits) in weights.items())
+    size = plan.report.size.value
+    test = sections.seed_bench(sections.calibration(sample))
+    return Result(
+        ours.measured(test, plan.recipe).hits,
+        seconds,
+        f"{average:.2f} bits a weight, {size / 1000:.2f} kB of {budget / 1000:.2f}: {note}",
+    )
+
+
+def uniform(method: str, sample: int) -> Result:
+    return ours.measured(sections.seed_bench(sections.calibration(sample)), recipe(method, UNIFORM))
+
+
+def report(kept: Kept, samples: int) -> None:
+    """Make what is missing and print what there is."""
+    fp32 = sum(sections.seed_fp32())
+    print(f"\nseed-cnn, activations 8 bits, a plan of {AVERAGE} bits a weight on average against {PLAIN}, same method;")
+    print(f"planned on {PLANNED_ON:,} training images, then measured once on the 10,000 test images")
+    for method in METHODS:
+        found: dict[str, list[Result]] = {PLANNED: [], PLAIN: []}
+        for sample in range(samples):
+            for name, make in ((PLANNED, planned), (PLAIN, uniform)):
+                key = f"mix | {method} | {name} | {AVERAGE} bits | sample {sample + 1}"
+                found[name].append(kept.made(key, partial(make, method, sample)))
+        print(f"\n{method}")
+        for name, results in found.items():
+            for sample, result in enumerate(results, start=1):
+                points = 100 * (sum(result.hits or ()) - fp32) / len(result.hits or ())
+                print(f"{name:16} sample {sample}  {points:6.2f} points  {result.seconds:6.1f} s  {result.note}")
+        print(f"{PLANNED} against {PLAIN}: {difference(found[PLANNED], found[PLAIN])}")
