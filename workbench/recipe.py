@@ -75,7 +75,7 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -88,7 +88,7 @@ class Value(BaseModel):
             if value != field.get_default(call_default_factory=True):
                 yield name, dict(value) if isinstance(value, FrozenDict) else value
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Any) -> Self:
         """A copy with some fields changed, validated like a new one.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import workbench
@@ -131,6 +131,7 @@ def test_bad_json_is_refused_in_words(text: str) -> None:
         st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
+@example({"self": None})
 def test_any_json_is_a_recipe_or_a_recipe_error(value: object) -> None:
     with contextlib.suppress(RecipeError):
         Recipe.from_json(json.dumps({"quantization": value}))
