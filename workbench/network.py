@@ -52,6 +52,7 @@ class Network:
     graph_only = False
     """Whether there is a graph for a runtime and no torch module."""
     _observations: dict[str, Observation] | None = None
+    _observing = threading.RLock()  # hooks of two threads on one module would see each other's runs
     notes: tuple[str, ...] = ()
     """What a reader of the numbers has to know of how it runs."""
 
@@ -189,9 +190,10 @@ class Network:
 
     def _observed(self, cancel: threading.Event | None = None) -> dict[str, Observation]:
         """What arrives at each layer, looked at once."""
-        if self._observations is None:
-            self._observations = self._observe(cancel)
-        return self._observations
+        with self._observing:
+            if self._observations is None:
+                self._observations = self._observe(cancel)
+            return self._observations
 
     def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
         return observe(self.module, self.layers, self._seen, self.batch, cancel)

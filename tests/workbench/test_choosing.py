@@ -81,8 +81,8 @@ def test_there_is_nothing_to_choose_where_no_weight_is_quantized(network: Networ
 
 def test_a_bench_finds_what_two_bits_need(bench: wb.Bench) -> None:
     recipe = Recipe(quantization=Quantization(weight_bits=2, activation_bits=8))
-    choice = next(choice for choice in bench.auto_stream(recipe, seconds=120) if choice.tried == 2)
-    assert choice.recipe.quantization.method == "quantease"
+    choice = next(choice for choice in bench.auto_stream(recipe, seconds=120) if choice.tried == 4)
+    assert choice.recipe.quantization.method in ("gptq", "quantease")
     told: list[float] = []
     *_, report = bench.stream(choice.recipe, None, told.append)
     assert report.drop.value < 0.04
