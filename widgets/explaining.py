@@ -44,7 +44,7 @@ class Explaining(Planning):
         self._subject: tuple[str, Recipe] | None = None
         self._wanted: dict[str, None] = {}  # layers whose histograms are asked for, in order
         self._explainer = Worker("workbench-explaining")
-        self._explainer_end = weakref.finalize(self, _end, self._explainer)
+        self._explainer_end = weakref.finalize(self, self._explainer.close)
         super().__init__(desk)
 
     def explain(self) -> None:
@@ -170,8 +170,3 @@ class Explaining(Planning):
             self._set(explaining="")
             if text:
                 self._set(problem=text)
-
-
-def _end(worker: Worker) -> None:
-    worker.cancel()
-    worker.close()

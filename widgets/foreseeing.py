@@ -59,7 +59,7 @@ class Foreseeing(Training):
         self._in_vain: set[str] = set()
         """Models that could not be looked at."""
         super().__init__(desk)
-        self._foreseeing_ends = weakref.finalize(self, _close, self._foreseeing)
+        self._foreseeing_ends = weakref.finalize(self, self._foreseeing.close)
 
     def learn(self) -> None:
         """Measure what each layer costs with the method on the screen, however long it takes.
@@ -248,7 +248,3 @@ class Foreseeing(Training):
     def _give_up(self, errand: Errand) -> None:
         if errand.kind == "learning":
             self._desks[errand.desk].hopeless.add(errand.subject)  # type: ignore[arg-type]
-
-
-def _close(worker: Worker) -> None:
-    worker.close()

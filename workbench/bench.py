@@ -47,7 +47,7 @@ from workbench.planning.planner import Planner
 from workbench.planning.sensitivity import Progress as Measured
 from workbench.planning.space import Space
 from workbench.preflight import Preflight, look
-from workbench.quantization.quantizer import specs
+from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
@@ -273,9 +273,7 @@ class Bench:
         """
         self.check(recipe)
         started = time.perf_counter()
-        network = self._network_for(recipe, cancel)
-        asked = specs(recipe.quantization, network.layers)
-        network.prepare(asked, cancel, progress)
+        network, asked = self._ready(recipe, cancel, progress)
         size = Estimate.exact(len(network.artifact(recipe.quantization, recipe.to_json())), "B")
         rows = network.rows(recipe.quantization)
         spoken = started
@@ -444,7 +442,7 @@ class Bench:
     ) -> Iterator[Choice]:
         """As `auto`: the best so far, at once and after each candidate. Ends, and raises nothing, at `cancel`."""
         self.check(recipe)
-        return choose(self._network_for(recipe.replace(finetuning=None), cancel), self.task, recipe, seconds, cancel)
+        return choose(self._untrained(recipe, cancel), self.task, recipe, seconds, cancel)
 
     # Predicting
 
@@ -472,8 +470,7 @@ class Bench:
 
     def predictable(self, recipe: Recipe) -> bool:
         """Whether `predict` answers in milliseconds."""
-        whole = recipe.quantization.joint or recipe.quantization.equalize
-        return not whole and recipe.distillation is None and recipe.finetuning is None and self.forecast.known(recipe)
+        return self.forecast.refusal(recipe) is None and self.forecast.known(recipe)
 
     def sensitivity(
         self, quantization: Quantization | None = None, cancel: threading.Event | None = None
@@ -590,8 +587,7 @@ class Bench:
             Cancelled: `cancel` was set.
         """
         self.check(recipe)
-        network = self._network_for(recipe, cancel)
-        network.prepare(specs(recipe.quantization, network.layers), cancel)
+        network, _ = self._ready(recipe, cancel)
         metric = self.baseline.metric
         yield from explained(self._evaluation, network, self._network, recipe, metric, cancel)
 
@@ -635,8 +631,7 @@ class Bench:
             Cancelled: `cancel` was set.
         """
         self.check(recipe)
-        network = self._network_for(recipe, cancel)
-        network.prepare(specs(recipe.quantization, network.layers), cancel)
+        network, _ = self._ready(recipe, cancel)
         yield from flipped(self._evaluation, network, self._network, recipe, limit, cancel)
 
     # Inside
@@ -670,6 +665,22 @@ class Bench:
         if recipe.distillation is not None:
             network = self._students.get(recipe.distillation, cancel).networks["student"]
         return network.equalized if recipe.quantization.equalize and recipe.quantization.active else network
+
+    def _untrained(self, recipe: Recipe, cancel: threading.Event | None = None) -> Network:
+        """The network before a fine-tuning, which changes its numbers and no shape."""
+        return self._network_for(recipe.replace(finetuning=None), cancel)
+
+    def _ready(
+        self,
+        recipe: Recipe,
+        cancel: threading.Event | None,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[Network, dict[str, LayerSpec]]:
+        """A recipe's network, with its weights on their grids, and what is asked of each layer."""
+        network = self._network_for(recipe, cancel)
+        asked = specs(recipe.quantization, network.layers)
+        network.prepare(asked, cancel, progress)
+        return network, asked
 
     def _layers(self, recipe: Recipe) -> dict[str, QuantizedLayer]:
         network = self._network_for(recipe)
@@ -712,12 +723,11 @@ class Bench:
         """
         recipe = recipe or Recipe()
         self.check(recipe)
-        network = self._network_for(recipe.replace(finetuning=None))  # it changes numbers, not shapes
+        network = self._untrained(recipe)
         if network.graph_only:
             raise WorkbenchError("counts: those of an ONNX graph are not known; load the model as a torch module.")
         if network not in self._counted:
-            names = {layer.weight_name: name for name, layer in network.layers.items() if layer.weight_name}
-            self._counted[network] = counted(network.module, network.example[:1], names)
+            self._counted[network] = counted(network.module, network.example[:1], _by_weight(network))
         return self._counted[network]
 
     def bound(self, recipe: Recipe, profile: Profile | str) -> DeviceBound:
@@ -735,18 +745,22 @@ class Bench:
         """
         device = profile if isinstance(profile, Profile) else hardware_profile(profile)
         counts = self.counts(recipe)
-        layers = self._network_for(recipe.replace(finetuning=None)).layers
+        network = self._untrained(recipe)
         bits = {
             name: (weight.bits if weight else None, activation.bits if activation else None)
-            for name, (weight, activation) in specs(recipe.quantization, layers).items()
+            for name, (weight, activation) in specs(recipe.quantization, network.layers).items()
         }
-        weights = {layer.weight_name: name for name, layer in layers.items() if layer.weight_name}
-        precision = Precision(recipe.quantization, bits, weights)
+        precision = Precision(recipe.quantization, bits, _by_weight(network))
         return roofline_bound(counts, precision, device, recipe.deployment.batch)
 
     @cached_property
     def _counted(self) -> WeakKeyDictionary[Network, Counts]:
         return WeakKeyDictionary()
+
+
+def _by_weight(network: Network) -> dict[str, str]:
+    """Layers by the names of their weights in the state."""
+    return {layer.weight_name: name for name, layer in network.layers.items() if layer.weight_name}
 
 
 def _network(model: nn.Module, task: Task, graphs: Path) -> Network:

@@ -52,7 +52,6 @@ class Network:
     graph_only = False
     """Whether there is a graph for a runtime and no torch module."""
     _observations: dict[str, Observation] | None = None
-    _observing = threading.RLock()  # hooks of two threads on one module would see each other's runs
     notes: tuple[str, ...] = ()
     """What a reader of the numbers has to know of how it runs."""
 
@@ -91,6 +90,7 @@ class Network:
         self._folder = folder
         self._packed: dict[tuple[str, LayerSpec], PackedLayer] = {}
         self._export = threading.Lock()
+        self._observing = threading.Lock()  # hooks of two threads on one module would see each other's runs
         self._learned: Learned = {}
         self._metrics = metrics
 
@@ -109,8 +109,8 @@ class Network:
             for name, parameter in made.module.named_parameters():
                 parameter.copy_(weights[name])
         made.layers, made.left_alone = find_layers(made.module, self.example)
-        made._packed, made._export, made._learned = {}, threading.Lock(), dict(learned)
-        made._observations = None
+        made._packed, made._learned, made._observations = {}, dict(learned), None
+        made._export, made._observing = threading.Lock(), threading.Lock()
         return made
 
     @cached_property
@@ -275,22 +275,27 @@ class Network:
     def rows(self, quantization: Quantization) -> tuple[LayerRow, ...]:
         """One row per quantizable layer."""
         asked = specs(quantization, self.layers)
-        rows = []
-        for name, layer in self.layers.items():
-            weight, activation = asked[name]
-            rows.append(
-                LayerRow(
-                    name=name,
-                    kind=layer.kind,
-                    shape=layer.shape,
-                    parameters=layer.parameters,
-                    weight_bits=weight.bits if weight else None,
-                    activation_bits=activation.bits if activation else None,
-                    bytes=self._bytes(name, asked[name]),
-                    sqnr=self.quantizer.sqnr(weight) if weight else None,
-                )
-            )
-        return tuple(rows)
+        return tuple(self.row(name, spec, self._bytes(name, spec)) for name, spec in asked.items())
+
+    def row(self, name: str, spec: LayerSpec, size: int) -> LayerRow:
+        """A layer's row.
+
+        Args:
+            name: Of the layer.
+            spec: What is asked of it.
+            size: Bytes of its tensors in the file.
+        """
+        layer, (weight, activation) = self.layers[name], spec
+        return LayerRow(
+            name=name,
+            kind=layer.kind,
+            shape=layer.shape,
+            parameters=layer.parameters,
+            weight_bits=weight.bits if weight else None,
+            activation_bits=activation.bits if activation else None,
+            bytes=size,
+            sqnr=self.quantizer.sqnr(weight) if weight else None,
+        )
 
     def _pack(self, name: str, spec: LayerSpec) -> PackedLayer:
         if (name, spec) not in self._packed:

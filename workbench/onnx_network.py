@@ -56,6 +56,7 @@ class OnnxNetwork(Network):
         self._calibration = calibration
         self._examples = examples
         self._packed = {}
+        self._observing = threading.Lock()
         self._names = _argument_names(model, self.example)
         self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._proto.graph.initializer}
         self.layers = _layers(model)

@@ -1,4 +1,4 @@
-"""Tensors with a text about them in one file that says itself whether it is whole."""
+"""Tensors with what is said of them in one file that tells itself whether it is whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -15,28 +16,29 @@ from torch import Tensor
 from workbench.files import write_atomically
 
 
-def save(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, with a text and a checksum in the header; whole or not at all.
+def save(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, with more and a checksum in the header; whole or not at all.
 
     Args:
         path: In a folder that is there.
-        text: About the tensors, JSON usually.
+        about: What JSON can say of the tensors.
         tensors: By name; tied ones are written twice.
 
     Raises:
         OSError: The file cannot be written. One that was there before is left whole.
     """
+    text = json.dumps(about, sort_keys=True)
     plain = {
         name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in sorted(tensors.items())
     }
     write_atomically(path, safetensors.torch.save(plain, {"about": text, "sha256": _checksum(text, plain)}))
 
 
-def load(path: Path) -> tuple[str, dict[str, Tensor]]:
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `save` wrote.
 
     Returns:
-        The text, and the tensors by name.
+        What is said of the tensors, and these by name.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
@@ -51,7 +53,8 @@ def load(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise ValueError(f"it is truncated or of another kind ({error})") from error
     if told != _checksum(text, tensors):
         raise ValueError("its content does not match its checksum")
-    return text, tensors
+    about: dict[str, Any] = json.loads(text)
+    return about, tensors
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

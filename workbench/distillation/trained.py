@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +35,7 @@ class Trained:
         about = {"format": FORMAT, "steps": self.steps, "seconds": self.seconds, "cancelled": self.cancelled}
         both = (("student", self.student_state), ("control", self.control_state))
         tensors = {f"{who}.{name}": value for who, state in both for name, value in state.items()}
-        tensor_files.save(path, json.dumps(about, sort_keys=True), tensors)
+        tensor_files.save(path, about, tensors)
 
     @classmethod
     def load(cls, path: Path) -> Trained:
@@ -48,8 +46,7 @@ class Trained:
             WorkbenchError: It is truncated, altered, or not of this kind.
         """
         try:
-            text, tensors = tensor_files.load(path)
-            about: dict[str, Any] = json.loads(text)
+            about, tensors = tensor_files.load(path)
             if about.pop("format") != FORMAT:
                 raise ValueError("it has another format than this version writes")
             parts: dict[str, dict[str, Tensor]] = {"student": {}, "control": {}}

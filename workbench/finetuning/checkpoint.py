@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +49,12 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "made_for": self.made_for}
         about |= {name: getattr(position, name) for name in ("epoch", "step", "seconds", "best")}
-        tensor_files.save(self.path, json.dumps(about, sort_keys=True), position.tensors)
+        tensor_files.save(self.path, about, position.tensors)
 
     def load(self) -> Position | None:
         """Where the training was; None where there is no file, or a damaged or foreign one."""
         try:
-            text, tensors = tensor_files.load(self.path)
-            about = json.loads(text)
+            about, tensors = tensor_files.load(self.path)
             if about.pop("format") != FORMAT or about.pop("made_for") != self.made_for:
                 return None
             kinds = {"epoch": int, "step": int, "seconds": float, "best": float}
@@ -101,7 +99,7 @@ class Finetuned:
             shape = self.shapes.get(slot[0], ()) if slot[1] == "weight" else ()
             described.append([slot, grid.kind, grid.axis, shape, dict(stored.about)])
         about = {"format": FORMAT, "steps": self.steps, "seconds": self.seconds, "grids": described}
-        tensor_files.save(path, json.dumps(about, sort_keys=True), tensors)
+        tensor_files.save(path, about, tensors)
 
     @classmethod
     def load(cls, path: Path) -> Finetuned:
@@ -112,8 +110,7 @@ class Finetuned:
             WorkbenchError: It is truncated, altered, or not of this kind.
         """
         try:
-            text, tensors = tensor_files.load(path)
-            about = json.loads(text)
+            about, tensors = tensor_files.load(path)
             if about["format"] != FORMAT:
                 raise ValueError("it has another format than this version writes")
             grids = {}

@@ -101,6 +101,25 @@ class AnyGrid(ABC):
         return spread(values, x.shape, self.axis, self.group)
 
 
+class UnevenGrid(AnyGrid):
+    """Values that no integer kernel can multiply; q is the place of one of them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `AnyGrid`."""
+        return torch.uint8
+
+    @property
+    def integer(self) -> bool:
+        """See `AnyGrid`."""
+        return False
+
+    @property
+    def code_span(self) -> tuple[int, int]:
+        """See `AnyGrid`."""
+        return 0, 1
+
+
 def spread(values: Tensor, shape: torch.Size | tuple[int, ...], axis: int | None, group: int) -> Tensor:
     """Parameters of shape (), (channels,) or (channels, groups) so that they broadcast over a tensor's shape."""
     if not group:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench.grids.base import AnyGrid, Stored, as_rows, exponents, from_rows, parameter_shape
+from workbench.grids.base import Stored, UnevenGrid, as_rows, exponents, from_rows, parameter_shape
 from workbench.grids.levels import boundaries
 
 
 @dataclass(frozen=True, eq=False)
-class CodebookGrid(AnyGrid):
+class CodebookGrid(UnevenGrid):
     """A list of values; q is the place of one in it. What lies halfway goes to the lower one."""
 
     kind: ClassVar[str] = "codebook"
@@ -28,24 +28,9 @@ class CodebookGrid(AnyGrid):
     group: int = 0
 
     @property
-    def dtype(self) -> torch.dtype:
-        """See `AnyGrid`."""
-        return torch.uint8
-
-    @property
-    def integer(self) -> bool:
-        """See `AnyGrid`."""
-        return False
-
-    @property
     def words(self) -> str:
         """See `AnyGrid`."""
         return f"{self.bits}-bit codebooks"
-
-    @property
-    def code_span(self) -> tuple[int, int]:
-        """See `AnyGrid`."""
-        return 0, 1
 
     @cached_property
     def _sets(self) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from workbench.grids.base import AnyGrid, Stored, exponents, parameter_shape, scales_of_file
+from workbench.grids.base import Stored, UnevenGrid, exponents, parameter_shape, scales_of_file
 from workbench.grids.levels import boundaries
 
 E8M0_BIAS = 127
@@ -69,7 +69,7 @@ def _boundaries(format_: FloatFormat) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class FloatGrid(AnyGrid):
+class FloatGrid(UnevenGrid):
     """The numbers of a format times a scale. Rounding is to nearest, ties to even, and saturates.
 
     q is the number's bit pattern: the sign, then exponent and mantissa, as in ``torch.float8_e4m3fn``.
@@ -91,24 +91,9 @@ class FloatGrid(AnyGrid):
         return self.format.bits
 
     @property
-    def dtype(self) -> torch.dtype:
-        """See `AnyGrid`."""
-        return torch.uint8
-
-    @property
-    def integer(self) -> bool:
-        """See `AnyGrid`."""
-        return False
-
-    @property
     def words(self) -> str:
         """See `AnyGrid`."""
         return f"{self.bits}-bit floats"
-
-    @property
-    def code_span(self) -> tuple[int, int]:
-        """See `AnyGrid`."""
-        return 0, 1
 
     @cached_property
     def levels(self) -> Tensor:

@@ -16,7 +16,7 @@ from workbench.planning.sensitivity import Asked, Progress, Sensitivity, Term
 from workbench.planning.sizes import Sizes
 from workbench.quantization.quantizer import LayerSpec, WeightSpec, specs
 from workbench.recipe import Quantization, Recipe
-from workbench.report import Estimate, Flips, LayerRow, Report
+from workbench.report import Estimate, Flips, Report
 from workbench.statistics import Z
 from workbench.task import Task
 
@@ -70,27 +70,37 @@ class Forecast:
                     self._predictor.observe(asked, drop)
             return self._predictor
 
-    def asked(self, recipe: Recipe) -> Asked:
-        """What a recipe asks of each layer.
-
-        Raises:
-            RecipeError: It is for a network of which nothing is known before it is trained.
-        """
+    @staticmethod
+    def refusal(recipe: Recipe) -> str | None:
+        """Why nothing can be predicted of a recipe; None where it can."""
         if recipe.distillation is not None:
-            raise RecipeError(
-                "distillation: a student's accuracy cannot be predicted before it is trained; measure it."
-            )
+            return "distillation: a student's accuracy cannot be predicted before it is trained; measure it."
         if recipe.quantization.joint or recipe.quantization.equalize:
-            raise RecipeError(
+            return (
                 "quantization: method='brecq', correction='batchnorm' and equalize=True make layers depend on each "
                 "other, and a prediction adds up what each costs by itself; measure the recipe."
             )
         if recipe.finetuning is not None:
-            raise RecipeError("finetuning: what a network learns cannot be predicted before it is trained; measure it.")
+            return "finetuning: what a network learns cannot be predicted before it is trained; measure it."
+        return None
+
+    def asked(self, recipe: Recipe) -> Asked:
+        """What a recipe asks of each layer.
+
+        Raises:
+            RecipeError: See `refusal`.
+        """
+        reason = self.refusal(recipe)
+        if reason is not None:
+            raise RecipeError(reason)
         return specs(recipe.quantization, self.network.layers)
 
     def known(self, recipe: Recipe) -> bool:
-        """Whether `predict` answers at once: the recipe's method was looked at on calibration data."""
+        """Whether `predict` answers at once: the recipe's method was looked at on calibration data.
+
+        Raises:
+            RecipeError: See `refusal`.
+        """
         return self.sensitivity.known(self.asked(recipe)) and self.sensitivity.ready(recipe.quantization)
 
     def measure(self, quantization: Quantization, cancel: threading.Event | None = None) -> Iterator[Progress]:
@@ -159,7 +169,7 @@ class Forecast:
             size=Estimate.exact(self.sizes.total(asked, recipe.to_json()), "B"),
             latency=latency,
             speedup=speedup,
-            layers=self._rows(asked),
+            layers=tuple(self.network.row(name, spec, self.sizes.layer(name, spec)) for name, spec in asked.items()),
             notes=(*self._task.notes, *self.network.notes),
             environment=environment(),
         )
@@ -191,24 +201,6 @@ class Forecast:
             for spec in asked.values()
         ]
         return recipe.deployment, tuple(kinds)
-
-    def _rows(self, asked: Asked) -> tuple[LayerRow, ...]:
-        rows = []
-        for name, layer in self.network.layers.items():
-            weight, activation = asked[name].weight, asked[name].activation
-            rows.append(
-                LayerRow(
-                    name=name,
-                    kind=layer.kind,
-                    shape=layer.shape,
-                    parameters=layer.parameters,
-                    weight_bits=weight.bits if weight else None,
-                    activation_bits=activation.bits if activation else None,
-                    bytes=self.sizes.layer(name, asked[name]),
-                    sqnr=self.network.quantizer.sqnr(weight) if weight else None,
-                )
-            )
-        return tuple(rows)
 
     def _place(self, term: Term) -> tuple[int, str, int]:
         return list(self.network.layers).index(term.layer), _part(term), term.bits
