@@ -200,23 +200,13 @@ def cleared(quantization: Quantization, names: Sequence[str], layers: Sequence[s
     wild = [pattern for pattern in rest if pattern not in layers]
     if any(quantization.matches(pattern, name) for name in names for pattern in wild if name in layers):
         kept = quantization.replace(layers=rest)
-        rest = {name: own for name in layers if name not in names and (own := _covering(kept, name))}
+        rest = {name: own for name in layers if name not in names and (own := kept.overridden(name))}
     return quantization.replace(layers=rest)
 
 
-def _chosen(quantization: Quantization, pattern: str) -> dict[str, int | None]:
+def _chosen(quantization: Quantization, pattern: str) -> dict[str, Any]:
     override = quantization.layers.get(pattern)
     return {} if override is None else {name: getattr(override, name) for name in override.model_fields_set}
-
-
-def _covering(quantization: Quantization, layer: str) -> dict[str, int | None]:
-    """What all overrides together say about a layer, the most specific last, as in `Quantization.bits_for`."""
-    patterns = [pattern for pattern in quantization.layers if quantization.matches(pattern, layer)]
-    patterns.sort(key=lambda pattern: (pattern == layer, len(pattern), pattern))
-    bits: dict[str, int | None] = {}
-    for pattern in patterns:
-        bits |= _chosen(quantization, pattern)
-    return bits
 
 
 def fitting(bench: Any, wish: Distillation) -> Distillation:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from widgets.formatting import between, change_unit, count, figures, fixed, percent_of, points, size, small
 from widgets.layer_groups import repeats
+from widgets.methods import WORDS
 from widgets.part import Message, Part, changes_of, source
 from workbench.errors import WorkbenchError
 from workbench.recipe import Quantization
@@ -74,7 +75,7 @@ def layers_view(
             "name": layer.name,
             "group": member_of.get(layer.name, ""),
             "order": len(rows),
-            "what": f"{layer.kind} {'×'.join(map(str, layer.shape))}",
+            "what": f"{layer.kind} {'×'.join(map(str, layer.shape))}{_own_grid(quantization, layer.name)}",
             **_weights(layer.parameters, total, row.bytes if row else None),
             "weight_bits": weight_bits,
             "activation_bits": activation_bits,
@@ -108,6 +109,12 @@ def _propose(rows: Mapping[str, dict[str, Any]], proposal: Proposal, apart: Set[
         stands = reason is not None and reason.weight_bits == weights
         row["proposed"] = {"weight_bits": weights, "activation_bits": activations}
         row["reason"] = _because(reason) if reason is not None and stands else ""
+
+
+def _own_grid(quantization: Quantization, layer: str) -> str:
+    """The grid of a layer's weights where it is not that of all layers."""
+    scheme = quantization.scheme_for(layer)
+    return "" if scheme == quantization.scheme else f" · {WORDS['scheme'][scheme].label}"
 
 
 def _because(reason: Reason) -> str:

@@ -48,7 +48,7 @@ from workbench.planning.sensitivity import Progress as Measured
 from workbench.planning.space import Space
 from workbench.preflight import Preflight, look
 from workbench.quantization.quantizer import LayerSpec, specs
-from workbench.recipe import Deployment, Distillation, Quantization, Recipe
+from workbench.recipe import Deployment, Distillation, Quantization, Recipe, Scheme
 from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
 from workbench.store import Store
@@ -506,6 +506,7 @@ class Bench:
         max_latency: float | None = None,
         runtime: str | None = None,
         bits: Sequence[int] = PLANNED_BITS,
+        schemes: Sequence[Scheme] = (),
         evaluations: int = 20,
         template: Recipe | None = None,
         cancel: threading.Event | None = None,
@@ -522,6 +523,7 @@ class Bench:
             max_latency: Seconds a call takes here; measured once for each kind of kernel.
             runtime: What runs it; the template's by default.
             bits: What each layer's weights can have.
+            schemes: Grids that they can have, such as ``("symmetric", "codebook")``; the template's by default.
             evaluations: How many mixes may be measured on all examples; 0: all is predicted.
             template: All that is not planned: method, activations, deployment; layers that it names keep their
                 bits. By default 8-bit activations and nothing else.
@@ -532,7 +534,13 @@ class Bench:
             RecipeError: See `check`.
         """
         budget = {"max_bytes": max_bytes, "max_drop": max_drop, "max_latency": max_latency}
-        settings = {"runtime": runtime, "bits": bits, "evaluations": evaluations, "template": template}
+        settings = {
+            "runtime": runtime,
+            "bits": bits,
+            "schemes": schemes,
+            "evaluations": evaluations,
+            "template": template,
+        }
         *_, plan = self.plan_stream(**budget, **settings, cancel=cancel)  # type: ignore[arg-type]
         return plan
 
@@ -544,6 +552,7 @@ class Bench:
         max_latency: float | None = None,
         runtime: str | None = None,
         bits: Sequence[int] = PLANNED_BITS,
+        schemes: Sequence[Scheme] = (),
         evaluations: int = 20,
         template: Recipe | None = None,
         cancel: threading.Event | None = None,
@@ -555,12 +564,19 @@ class Bench:
         template = template or Recipe(quantization=Quantization(activation_bits=8))
         if runtime is not None:
             template = template.replace(deployment=template.deployment.replace(runtime=runtime))
+        if len(schemes) == 1:
+            template = template.replace(quantization=template.quantization.replace(scheme=schemes[0]))
         self.check(template)
         budget = Budget(max_bytes=max_bytes, max_drop=max_drop, max_latency=max_latency)
         if max_latency is not None:
             with contextlib.suppress(Cancelled):  # the plan will show that it is not known
                 template = fast_enough(template, max_latency, lambda recipe: self._with_latency(recipe, cancel))
-        space = Space(template, bits, self._network.layers)
+            if len(set(schemes)) > 1:
+                raise RecipeError(
+                    "schemes: which kernels run depends on the grids, and a latency is timed for one; with "
+                    "max_latency, plan with one scheme."
+                )
+        space = Space(template, bits, self._network.layers, schemes)
         yield from Planner(self.forecast, space, budget, self._planned).stream(evaluations, cancel)
 
     # Explaining

@@ -308,6 +308,7 @@ def explicit(quantization: Quantization, network: Network) -> Quantization:
         name: LayerOverride(
             weight_bits=spec.weight.bits if spec.weight else None,
             activation_bits=spec.activation.bits if spec.activation else None,
+            **({"scheme": own} if (own := quantization.scheme_for(name)) != quantization.scheme else {}),
         )
         for name, spec in specs(quantization, network.layers).items()
     }
@@ -317,7 +318,7 @@ def explicit(quantization: Quantization, network: Network) -> Quantization:
 def _with_weights(quantization: Quantization, bits: int) -> Quantization:
     """All quantized weights of an `explicit` one at other bits."""
     layers = {
-        name: LayerOverride(weight_bits=bits if own.weight_bits else None, activation_bits=own.activation_bits)
+        name: own.replace(weight_bits=bits if own.weight_bits else None)
         for name, own in quantization.layers.items()
     }
     return quantization.replace(layers=layers)

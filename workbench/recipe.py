@@ -68,6 +68,7 @@ def _bits(value: Any) -> Any:
 Bits = Annotated[int | None, BeforeValidator(_bits)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]{0,99}$")]
+Scheme = Literal["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"]
 
 
 class Value(BaseModel):
@@ -131,13 +132,16 @@ class LayerOverride(Value):
 
     weight_bits: Bits = None
     activation_bits: Bits = None
+    scheme: Scheme | None = None
+    """Grid of the layer's weights; None is as good as left out."""
 
     def __repr_args__(self) -> Any:
         for name in sorted(self.model_fields_set):
-            yield name, getattr(self, name)
+            if name != "scheme" or self.scheme is not None:
+                yield name, getattr(self, name)
 
     @model_serializer
-    def _what_was_set(self) -> dict[str, int | None]:
+    def _what_was_set(self) -> dict[str, Any]:
         """Left out and None differ, so only what was set is written."""
         return dict(self.__repr_args__())
 
@@ -172,9 +176,7 @@ class Quantization(Value):
     follow, others are rounded to nearest. ``brecq``: block after block, so that the block's output changes least
     with everything before it quantized as well; seconds to a minute. ``naive``: the survey's
     ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``, with neither a scale nor a sign; it ignores the fields below."""
-    scheme: Literal["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"] = (
-        "symmetric"
-    )
+    scheme: Scheme = "symmetric"
     """Grid of the weights. Evenly spaced: around zero, with a zero point, with zero between two values, as many on
     either side (``midrise``, for 2 bits; at 8 it is symmetric), or around zero with a step of 2^k
     (``power_of_two``). Unevenly: values that k-means finds (``codebook``), floating-point numbers of few bits
@@ -213,13 +215,24 @@ class Quantization(Value):
             layer: Its name.
             common: Whether the bits of all layers count for it, or only what names it.
         """
+        found = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits} if common else {}
+        found |= self.overridden(layer)
+        return found.get("weight_bits"), found.get("activation_bits")
+
+    def scheme_for(self, layer: str) -> Scheme:
+        """Grid of a layer's weights, its overrides applied."""
+        scheme: Scheme = self.overridden(layer).get("scheme", self.scheme)
+        return scheme
+
+    def overridden(self, layer: str) -> dict[str, Any]:
+        """What all overrides together say about a layer; the most specific wins."""
         wild = [pattern for pattern in self._wildcards if self.matches(pattern, layer)]
         matching = [*wild, layer] if layer in self.layers and layer not in wild else wild
         matching.sort(key=lambda pattern: (pattern == layer, len(pattern), pattern))
-        bits = {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits} if common else {}
-        for pattern in matching:  # the most specific comes last and wins
-            bits |= {name: getattr(self.layers[pattern], name) for name in self.layers[pattern].model_fields_set}
-        return bits.get("weight_bits"), bits.get("activation_bits")
+        found: dict[str, Any] = {}
+        for pattern in matching:  # the most specific comes last
+            found |= dict(self.layers[pattern].__repr_args__())
+        return found
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -396,7 +409,7 @@ class Recipe(Value):
 
 
 def _short(override: LayerOverride) -> str:
-    letters = {"weight_bits": "W", "activation_bits": "A"}
+    letters = {"weight_bits": "W", "activation_bits": "A", "scheme": ""}
     return " ".join(
-        f"{letters[name]}{getattr(override, name) or '–'}" for name in sorted(override.model_fields_set, reverse=True)
+        f"{letters[name]}{value or '–'}" for name, value in sorted(dict(override.__repr_args__()).items(), reverse=True)
     )

@@ -1,4 +1,4 @@
-"""A planned mix of bits against the same method at one width for all layers."""
+"""A planned mix of bits and grids against the same method at one width for all layers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ AVERAGE, UNIFORM = 2.5, 3
 PLANNED_ON = 5000
 """Training images with labels, none of them for calibration, on which the planner measures its candidates."""
 NARROW, WIDE = 2, 3
-PLANNED, PLAIN = "planned mix", f"uniform {UNIFORM} bits"
+GRIDS = ("symmetric", "codebook")
+"""From which the plan chooses for each layer; all layers on one of them are what it is compared with."""
+PLANNED = "planned mix"
+PLAIN = {grid: f"uniform {UNIFORM} bits, {grid}" for grid in GRIDS}
 METHODS = {"nearest": {}, "quantease + hessian + bias": ours.GOOD}
 
 
-def recipe(method: str, bits: int) -> wb.Recipe:
-    return wb.Recipe(quantization=wb.Quantization(weight_bits=bits, activation_bits=8, **METHODS[method]))
+def recipe(method: str, bits: int, grid: str = GRIDS[0]) -> wb.Recipe:
+    return wb.Recipe(quantization=wb.Quantization(weight_bits=bits, activation_bits=8, scheme=grid, **METHODS[method]))
 
 
 def planning_bench(sample: int) -> wb.Bench:
@@ -35,12 +38,12 @@ def planned(method: str, sample: int) -> Result:
     sizes = [bench._network.artifact(recipe(method, bits).quantization, "") for bits in (NARROW, WIDE)]
     share = (AVERAGE - NARROW) / (WIDE - NARROW)
     budget = len(sizes[0]) + share * (len(sizes[1]) - len(sizes[0]))
-    plan = bench.plan(max_bytes=budget, template=recipe(method, UNIFORM), bits=(2, 3, 4, 6, 8))
+    plan = bench.plan(max_bytes=budget, template=recipe(method, UNIFORM), bits=(2, 3, 4, 6, 8), schemes=GRIDS)
     seconds = time.perf_counter() - started
-    weights = {row.name: (row.parameters, row.weight_bits) for row in plan.report.layers}
-    total = sum(parameters for parameters, _ in weights.values())
-    average = sum(parameters * bits for parameters, bits in weights.values()) / total
-    note = ", ".join(f"{name} {bits}" for name, (_, bits) in weights.items())
+    rows = plan.report.layers
+    average = sum(row.parameters * row.weight_bits for row in rows) / sum(row.parameters for row in rows)
+    grids = plan.recipe.quantization
+    note = ", ".join(f"{row.name} {row.weight_bits} {grids.scheme_for(row.name)}" for row in rows)
     size = plan.report.size.value
     test = sections.seed_bench(sections.calibration(sample))
     return Result(
@@ -50,24 +53,30 @@ def planned(method: str, sample: int) -> Result:
     )
 
 
-def uniform(method: str, sample: int) -> Result:
-    return ours.measured(sections.seed_bench(sections.calibration(sample)), recipe(method, UNIFORM))
+def uniform(grid: str, method: str, sample: int) -> Result:
+    found = recipe(method, UNIFORM, grid)
+    bench = sections.seed_bench(sections.calibration(sample))
+    size = len(bench._network.artifact(found.quantization, ""))
+    return ours.measured(bench, found)._replace(note=f"{size / 1000:.2f} kB")
 
 
 def report(kept: Kept, samples: int) -> None:
     """Make what is missing and print what there is."""
     fp32 = sum(sections.seed_fp32())
-    print(f"\nseed-cnn, activations 8 bits, a plan of {AVERAGE} bits a weight on average against {PLAIN}, same method;")
+    print(f"\nseed-cnn, activations 8 bits, a plan of bits and grids against uniform {UNIFORM} bits, same method; the")
+    print(f"plan may be as large as {AVERAGE} bits on the {GRIDS[0]} grid would be, codebooks included;")
     print(f"planned on {PLANNED_ON:,} training images, then measured once on the 10,000 test images")
     for method in METHODS:
-        found: dict[str, list[Result]] = {PLANNED: [], PLAIN: []}
+        makers = {PLANNED: planned} | {name: partial(uniform, grid) for grid, name in PLAIN.items()}
+        found: dict[str, list[Result]] = {name: [] for name in makers}
         for sample in range(samples):
-            for name, make in ((PLANNED, planned), (PLAIN, uniform)):
-                key = f"mix | {method} | {name} | {AVERAGE} bits | sample {sample + 1}"
+            for name, make in makers.items():
+                key = f"mix | {method} | {name} | {AVERAGE} bits on {len(GRIDS)} grids | sample {sample + 1}"
                 found[name].append(kept.made(key, partial(make, method, sample)))
         print(f"\n{method}")
         for name, results in found.items():
             for sample, result in enumerate(results, start=1):
                 points = 100 * (sum(result.hits or ()) - fp32) / len(result.hits or ())
-                print(f"{name:16} sample {sample}  {points:6.2f} points  {result.seconds:6.1f} s  {result.note}")
-        print(f"{PLANNED} against {PLAIN}: {difference(found[PLANNED], found[PLAIN])}")
+                print(f"{name:25} sample {sample}  {points:6.2f} points  {result.seconds:6.1f} s  {result.note}")
+        for name in PLAIN.values():
+            print(f"{PLANNED} against {name}: {difference(found[PLANNED], found[name])}")

@@ -13,7 +13,9 @@ import workbench
 from workbench import Deployment, Distillation, Quantization, Recipe, RecipeError
 
 bits = st.none() | st.integers(2, 8)
-overrides = st.fixed_dictionaries({}, optional={"weight_bits": bits, "activation_bits": bits})
+overrides = st.fixed_dictionaries(
+    {}, optional={"weight_bits": bits, "activation_bits": bits, "scheme": st.sampled_from(["affine", "codebook"])}
+)
 quantizations = st.builds(
     Quantization,
     weight_bits=bits,
@@ -185,3 +187,26 @@ def test_what_depends_on_the_layers_inputs_says_so() -> None:
     assert not Quantization(method="naive", range="hessian", correction="bias").informed
     for field, value in (("method", "gptq"), ("range", "hessian"), ("correction", "bias")):
         assert Quantization(**{field: value}).informed
+
+
+def test_a_layer_can_have_a_grid_of_its_own() -> None:
+    q = Quantization(
+        weight_bits=4, layers={"conv*": {"scheme": "affine", "weight_bits": 3}, "conv1": {"scheme": "codebook"}}
+    )
+    assert [q.scheme_for(name) for name in ("conv1", "conv2", "fc1")] == ["codebook", "affine", "symmetric"]
+    assert q.bits_for("conv1") == (3, None)
+    recipe = Recipe(quantization=q)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert "conv1 codebook" in recipe.label
+    assert "scheme='codebook'" in repr(q)
+
+
+def test_a_grid_that_is_left_open_is_no_part_of_a_recipe() -> None:
+    left_out, none = ({"fc1": {"weight_bits": 4}}, {"fc1": {"weight_bits": 4, "scheme": None}})
+    assert Quantization(layers=left_out) == Quantization(layers=none)
+    assert Recipe(quantization=Quantization(layers=left_out)).key == Recipe(quantization=Quantization(layers=none)).key
+
+
+def test_a_grid_that_there_is_not_is_named() -> None:
+    with pytest.raises(RecipeError, match="codebook"):
+        Quantization(layers={"fc1": {"scheme": "ternary"}})

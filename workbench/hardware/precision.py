@@ -37,7 +37,9 @@ class Precision:
         self._layers = layers
         self._weights = weights
         self._owners = set(weights.values())
-        self._even = quantization.scheme not in UNEVEN or quantization.method == "naive"
+        self._uneven = {
+            name for name in layers if quantization.method != "naive" and quantization.scheme_for(name) in UNEVEN
+        }
         self.between = quantization.activation_bits or _widest([activation for _, activation in layers.values()])
         """Bits of activations where no layer says it: those of all layers, or of the widest; None in floating point."""
 
@@ -45,7 +47,9 @@ class Precision:
         """What is asked of an operator."""
         layers = [self._layers[self._weights[name]] for name, _ in row.weights if name in self._weights]
         if layers:
-            return self._asked(_widest([bits for bits, _ in layers]), _widest([bits for _, bits in layers]))
+            weight, activation = (_widest([bits[part] for bits in layers]) for part in (0, 1))
+            both = weight is not None and activation is not None and self._uneven.isdisjoint(self.layers_of(row))
+            return Asked(weight, activation, max(weight or 0, activation or 0) if both else None)
         if not row.macs:
             return Asked(None, self.between, self.between)
         bits = _widest([self._layers[name][1] for name in self.layers_of(row)])
@@ -61,10 +65,6 @@ class Precision:
     def weight(self, name: str) -> int | None:
         """Bits of a tensor of the state; None where it stays in floating point."""
         return self._layers[self._weights[name]][0] if name in self._weights else None
-
-    def _asked(self, weight: int | None, activation: int | None) -> Asked:
-        both = weight is not None and activation is not None and self._even
-        return Asked(weight, activation, max(weight or 0, activation or 0) if both else None)
 
 
 def _widest(bits: list[int | None]) -> int | None:

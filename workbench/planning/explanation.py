@@ -35,32 +35,37 @@ def reasons(
     chosen = [own[at] for own, at in zip(costs, options, strict=True)]
     total = sum(chosen)
     made = []
-    for name, own, at, cost, size in zip(space.layers, space.options, options, costs, sizes, strict=True):
+    rows = zip(space.layers, space.options, options, costs, sizes, strict=True)
+    for layer, (name, own, at, cost, size) in enumerate(rows):
         weight, activation = own[at]
         share = cost[at] / total if total > 0 else 0.0
         bits = weight.bits if weight else None
+        open_ = weight is not None and len(space.schemes) > 1
+        here = f"{bits} ({weight.scheme})" if weight is not None and open_ else f"{bits}"
         reason = Reason(
             layer=name,
             weight_bits=bits,
             activation_bits=activation.bits if activation else None,
             share=share,
+            scheme=weight.scheme if weight is not None and open_ else None,
             text=f"{name}: {share:.0%} of the expected drop",
         )
-        following = own[at + 1].weight if at + 1 < len(own) else None
-        if following is not None:
+        lower = space.lower(layer, at)
+        following = own[lower].weight if lower is not None else None
+        if lower is not None and following is not None:
             without = total - cost[at]
-            then = cost[at + 1] / (without + cost[at + 1]) if without + cost[at + 1] > 0 else 0.0
-            saved = size[at] - size[at + 1]
+            then = cost[lower] / (without + cost[lower]) if without + cost[lower] > 0 else 0.0
+            saved = size[at] - size[lower]
             text = (
-                f"{name} stays at {bits}: {then:.0%} of the expected drop at {following.bits}, "
+                f"{name} stays at {here}: {then:.0%} of the expected drop at {following.bits}, "
                 f"which would save {kilobytes(saved)}"
             )
             reason = reason.model_copy(
                 update={"lower_bits": following.bits, "lower_share": then, "saved": float(saved), "text": text}
             )
         elif len(own) > 1 and bits is not None:
-            gained = size[0] - size[at]
-            text = f"{name} goes down to {bits}: that saves {kilobytes(gained)} and is {share:.0%} of the expected drop"
+            gained = max(size) - size[at]
+            text = f"{name} goes down to {here}: that saves {kilobytes(gained)} and is {share:.0%} of the expected drop"
             reason = reason.model_copy(update={"text": text})
         made.append(reason)
     return tuple(made)
@@ -113,5 +118,6 @@ def _steps(space: Space, before: Options, after: Options) -> str:
     for name, own, old, new in zip(space.layers, space.options, before, after, strict=True):
         (first, second) = own[old].weight, own[new].weight
         if old != new and first is not None and second is not None:
-            said.append(f"{name} from {first.bits} to {second.bits} bits")
+            grids = ("", "") if first.scheme == second.scheme else (f" ({first.scheme})", f" ({second.scheme})")
+            said.append(f"{name} from {first.bits}{grids[0]} to {second.bits} bits{grids[1]}")
     return ", ".join(said[:3]) + (f" and {len(said) - 3} more" if len(said) > 3 else "")

@@ -32,6 +32,8 @@ class Reason(_Frozen):
     activation_bits: int | None
     share: float
     """Of the expected drop."""
+    scheme: str | None = None
+    """Grid of its weights, where the plan chose it."""
     lower_bits: int | None = None
     """The next lower bit-width that was open to its weights; None at the lowest, and where it was not free."""
     lower_share: float = 0.0

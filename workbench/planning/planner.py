@@ -77,9 +77,12 @@ class Planner:
         best = self._plan(evaluations, "a first guess")
         yield best
         try:
-            for progress in self._forecast.measure(self._space.template.quantization, cancel):
-                said = f"effects of layers, {progress.done} of {progress.total}"
-                yield best.model_copy(update={"stage": said})
+            for scheme in self._space.schemes:
+                grids = "" if len(self._space.schemes) == 1 else f" on {scheme} grids"
+                method = self._space.template.quantization.replace(scheme=scheme)
+                for progress in self._forecast.measure(method, cancel):
+                    said = f"effects of layers{grids}, {progress.done} of {progress.total}"
+                    yield best.model_copy(update={"stage": said})
             while len(self._measured) < evaluations:
                 chosen = self._promising()
                 if chosen is None:

@@ -91,13 +91,14 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
         weight_bits = None if layer.weights else weight_bits
         activation_bits = None if layer.activations else activation_bits
         granularity = q.granularity if layer.axis is not None else "tensor"
-        granularity, size = ("group", BLOCK) if q.scheme == "mx" else (granularity, q.group_size)
+        scheme = q.scheme_for(name)
+        granularity, size = ("group", BLOCK) if scheme == "mx" else (granularity, q.group_size)
         group_size = size if granularity == "group" else 0
         naive = q.method == "naive"
         correction = "none" if naive or layer.bias is None else q.correction
         # how weights are rounded does not change how activations are
         method, range_ = "naive" if naive else "nearest", "mse" if q.range == "hessian" else q.range
-        how = (q.method, q.scheme, granularity, q.range, correction, group_size, context)
+        how = (q.method, scheme, granularity, q.range, correction, group_size, context)
         asked[name] = LayerSpec(
             WeightSpec(name, weight_bits, *how) if weight_bits else None,
             ActivationSpec(name, activation_bits, method, range_, context) if activation_bits else None,

@@ -83,6 +83,59 @@ def test_a_recipe_of_the_space_asks_what_the_space_says(store: Store) -> None:
             space.asked(other)
 
 
+GRIDS = ("symmetric", "codebook")
+
+
+def test_a_recipe_of_several_grids_asks_what_the_space_says(store: Store) -> None:
+    bench = classification(store)
+    layers = {"2": {"weight_bits": 4}, "5": {"scheme": "affine"}}
+    template = Recipe(quantization=Quantization(activation_bits=8, layers=layers))
+    space = Space(template, BITS, bench._network.layers, GRIDS)
+    assert [len(own) for own in space.options] == [6, 2, 3]  # two grids at 4 bits; affine at three bit-widths
+    for options in itertools.product(*(range(len(own)) for own in space.options)):
+        recipe = space.recipe(options)
+        assert specs(recipe.quantization, bench._network.layers) == space.asked(options)
+        assert Recipe.from_json(recipe.to_json()) == recipe
+        for layer, at in enumerate(options):
+            here, lower = space.options[layer][at].weight, space.lower(layer, at)
+            fewer = [each.weight.bits for each in space.options[layer] if each.weight.scheme == here.scheme]
+            fewer = [bits for bits in fewer if bits < here.bits]
+            assert (lower is None) == (not fewer)
+            if lower is not None:
+                then = space.options[layer][lower].weight
+                assert (then.bits, then.scheme) == (max(fewer), here.scheme)
+
+
+def test_every_mix_can_be_reached_step_by_step(store: Store) -> None:
+    bench = regression(store)
+    template = Recipe(quantization=Quantization(activation_bits=8))
+    space = Space(template, BITS, bench._network.layers, GRIDS)
+    every = set(itertools.product(*(range(len(own)) for own in space.options)))
+    found = {tuple(0 for _ in space.options)}
+    edge = set(found)
+    while edge:
+        edge = {other for options in edge for other in space.neighbours(options)} - found
+        found |= edge
+    assert found == every
+
+
+def test_grids_by_layer_are_no_worse_than_one_grid_for_all(store: Store) -> None:
+    bench = regression(store)
+    budget = uniform(bench, 4).size.value + 200
+    count = (len(BITS) * len(GRIDS)) ** len(bench.layers)
+    both = bench.plan(max_bytes=budget, bits=BITS, schemes=GRIDS, evaluations=count)
+    single = [bench.plan(max_bytes=budget, bits=BITS, schemes=[each], evaluations=count) for each in GRIDS]
+    assert both.report.size.value <= budget
+    assert both.report.drop.value <= min(plan.report.drop.value for plan in single)
+    assert {reason.scheme for reason in both.reasons} <= set(GRIDS)
+    assert {row.weight_bits for row in single[1].report.layers} <= set(BITS)
+
+
+def test_grids_by_layer_and_a_latency_are_refused(store: Store) -> None:
+    with pytest.raises(RecipeError, match="one scheme"):
+        classification(store).plan(max_latency=1.0, schemes=GRIDS)
+
+
 def test_too_few_bytes_are_refused_with_the_smallest(store: Store) -> None:
     bench = classification(store)
     smallest = uniform(bench, 2)
