@@ -569,13 +569,13 @@ class Bench:
         self.check(template)
         budget = Budget(max_bytes=max_bytes, max_drop=max_drop, max_latency=max_latency)
         if max_latency is not None:
-            with contextlib.suppress(Cancelled):  # the plan will show that it is not known
-                template = fast_enough(template, max_latency, lambda recipe: self._with_latency(recipe, cancel))
             if len(set(schemes)) > 1:
                 raise RecipeError(
                     "schemes: which kernels run depends on the grids, and a latency is timed for one; with "
                     "max_latency, plan with one scheme."
                 )
+            with contextlib.suppress(Cancelled):  # the plan will show that it is not known
+                template = fast_enough(template, max_latency, lambda recipe: self._with_latency(recipe, cancel))
         space = Space(template, bits, self._network.layers, schemes)
         yield from Planner(self.forecast, space, budget, self._planned).stream(evaluations, cancel)
 
