@@ -138,11 +138,15 @@ class Inputs:
 
     def single(self) -> Inputs:
         """Numbers of any other precision in float32, in which networks are measured here."""
+        return self.floating(torch.float32)
 
-        def single(x: Tensor) -> Tensor:
-            return x.float() if x.is_floating_point() else x
+    def floating(self, kind: torch.dtype) -> Inputs:
+        """Floating-point numbers in another precision; indices and masks stay as they are."""
 
-        return self._each(lambda column: single(column) if isinstance(column, Tensor) else tuple(map(single, column)))
+        def cast(x: Tensor) -> Tensor:
+            return x.to(kind) if x.is_floating_point() else x
+
+        return self._each(lambda column: cast(column) if isinstance(column, Tensor) else tuple(map(cast, column)))
 
     def channels_last(self) -> Inputs:
         """Stacked images in the memory layout in which convolutions are fastest."""

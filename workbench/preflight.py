@@ -191,7 +191,7 @@ def _baseline(network: Network, evaluation: Evaluation, cancel: threading.Event 
 
 
 def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck], list[str]]]:
-    """Every runtime on one batch, in fp32 and as 8-bit integers."""
+    """Every runtime that does not compile for long, on one batch, in fp32 and as 8-bit integers."""
     wanted = network.call(batch)
     asked = specs(INT8, network.layers)
     layers = network.quantized(asked)
@@ -203,6 +203,8 @@ def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck]
         return
     rounded = selected(network.simulation.run(batch, asked), network.output)
     for runtime, reason in runtimes.offers():
+        if runtimes.get(runtime).compiles:
+            continue
         if reason is not None:
             yield [RuntimeCheck(runtime=runtime, precision=p, works=False, said=reason) for p in ("fp32", "int8")], []
             continue

@@ -316,10 +316,19 @@ class Deployment(Value):
     """What runs the model, and how."""
 
     runtime: Name = "onnxruntime"
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?|gpu(\.\d+)?|npu|rocm|directml|coreml)$")] = "cpu"
+    """``cuda:1`` is torch's second one; ``gpu``, ``gpu.1`` and ``npu`` are OpenVINO's names."""
     batch: Annotated[Count, Field(le=65_536)] = 1
     """Inputs per call."""
     threads: Annotated[Count, Field(le=1024)] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Floating-point numbers of what is not integer; ``bf16`` has fp32's range and 8 bits of its 24."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `Quantization`."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "precision" or value != "fp32"}
 
 
 class Recipe(Value):

@@ -59,3 +59,21 @@ def test_median_interval_lies_within_the_samples(samples: list[float]) -> None:
     estimate = statistics.median_interval(np.array(samples), "s")
     assert min(samples) <= estimate.low <= estimate.value <= estimate.high <= max(samples)
     assert estimate.value == pytest.approx(np.median(samples))
+
+
+def test_order_statistics_are_those_of_the_sign_test() -> None:
+    # tables of the sign test: 20 samples, the 6th and the 15th; 6 samples, the extremes; 5 are too few
+    assert [statistics.order_rank(n, 0.5) for n in (5, 6, 8, 9, 20, 100)] == [0, 1, 1, 2, 6, 40]
+
+
+def test_the_interval_of_a_median_covers_it() -> None:
+    drawn = np.random.default_rng(0).lognormal(size=(2000, 60))
+    found = [statistics.median_interval(row, "s") for row in drawn]
+    assert 0.945 <= np.mean([estimate.includes(1.0) for estimate in found]) <= 0.995
+
+
+def test_a_quantile_needs_samples_above_it_and_its_interval_covers_it() -> None:
+    draw = np.random.default_rng(0)
+    assert statistics.quantile_interval(draw.random(367 - 1), 0.99, "s") is None
+    found = [statistics.quantile_interval(draw.random(600), 0.95, "s") for _ in range(1000)]
+    assert 0.94 <= np.mean([estimate is not None and estimate.includes(0.95) for estimate in found]) <= 0.985

@@ -6,19 +6,34 @@ import threading
 from collections.abc import Mapping
 from functools import lru_cache
 
-from workbench.errors import WorkbenchError, nearest
+from workbench.errors import Cancelled, WorkbenchError, nearest
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.randomness import seeded
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Runtime, Source
 from workbench.runtimes.eager import Eager
+from workbench.runtimes.inductor import Inductor
+from workbench.runtimes.isolation import tried
 from workbench.runtimes.onnx_runtime import OnnxRuntime
+from workbench.runtimes.openvino import OpenVino
 from workbench.runtimes.timing import Timing, compare
 
-RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), Eager())
+RUNTIMES: tuple[Runtime, ...] = (OnnxRuntime(), OpenVino(), Inductor(), Eager())
 
-__all__ = ["Prepared", "Runtime", "Source", "Timing", "device_offers", "get", "offers", "prepare", "time", "versions"]
+__all__ = [
+    "Prepared",
+    "Runtime",
+    "Source",
+    "Timing",
+    "device_offers",
+    "get",
+    "offers",
+    "prepare",
+    "refusal",
+    "time",
+    "versions",
+]
 
 
 def get(name: str) -> Runtime:
@@ -50,16 +65,44 @@ def device_offers() -> tuple[tuple[str, str | None], ...]:
 @lru_cache
 def versions() -> dict[str, str]:
     """Versions of the runtimes that are here."""
-    return {r.name: r.version() for r in RUNTIMES if r.unavailable() is None and r.name != "eager"}
+    return {r.name: r.version() for r in RUNTIMES if r.unavailable() is None and r.takes == "graph"}
+
+
+def refusal(deployment: Deployment, source: Source) -> str | None:
+    """Why a model cannot be run as a deployment asks for, as far as can be told at once; None where nothing is known.
+
+    Raises:
+        WorkbenchError: The runtime is unknown.
+    """
+    runtime = get(deployment.runtime)
+    missing = runtime.unavailable()
+    if missing is not None:
+        return missing
+    if deployment.device not in runtime.devices():
+        return f"{deployment.runtime} does not run on {deployment.device} here."
+    return runtime.supports(deployment, source)
 
 
 def prepare(deployment: Deployment, source: Source, layers: Mapping[str, QuantizedLayer]) -> Prepared:
     """Make a model ready as a deployment asks for.
 
     Raises:
-        WorkbenchError: The runtime is unknown or cannot take the model.
+        WorkbenchError: The runtime is unknown or cannot take the model; whatever went wrong is told in words.
     """
-    return get(deployment.runtime).prepare(source, layers, deployment.device, deployment.threads)
+    reason = refusal(deployment, source)
+    if reason is not None:
+        raise WorkbenchError(reason)
+    runtime = get(deployment.runtime)
+    try:
+        tried(runtime, source, layers, deployment)
+        return runtime.prepare(source, layers, deployment)
+    except (WorkbenchError, Cancelled):
+        raise
+    except Exception as error:  # runtimes' own errors share no base
+        said = str(error).strip().splitlines() or [""]
+        raise WorkbenchError(
+            f"{runtime.name} cannot take the model: {type(error).__name__}: {said[0][:300]}"
+        ) from error
 
 
 def time(candidate: Prepared, baseline: Prepared, batch: Inputs, cancel: threading.Event | None = None) -> Timing:

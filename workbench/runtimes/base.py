@@ -1,15 +1,16 @@
-"""What a runtime is: it says whether it is here, prepares a model for a recipe, and runs it."""
+"""What a runtime is: it says whether it is here and what it takes, prepares a model for a recipe, and runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.outputs import Output
+from workbench.recipe import Deployment
 from workbench.runtimes.graph import ExportedGraph
 
 
@@ -27,6 +28,10 @@ class Source(Protocol):
     @property
     def output(self) -> Output:
         """Which part of what it returns is measured."""
+
+    @property
+    def example(self) -> Inputs:
+        """A batch of two."""
 
     @property
     def graph(self) -> ExportedGraph:
@@ -53,6 +58,15 @@ class Runtime(Protocol):
 
     name: str
 
+    @property
+    def takes(self) -> Literal["graph", "module"]:
+        """What it is prepared from. A graph is tried in another process first, see `isolation`; torch runs the module
+        here anyway."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether preparing a model takes seconds or more, so that it is not done unless it is asked for."""
+
     def unavailable(self) -> str | None:
         """Why it cannot be used here and what to do; None where it can."""
 
@@ -62,18 +76,32 @@ class Runtime(Protocol):
     def version(self) -> str:
         """Its library's version."""
 
-    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> Prepared:
-        """Make a model ready.
+    def supports(self, deployment: Deployment, source: Source) -> str | None:
+        """Why it cannot run a model as a deployment asks for, in words and at once; None as far as can be told.
+
+        Args:
+            deployment: On one of `devices`.
+            source: The model; nothing of it is exported or run.
+        """
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Prepared:
+        """Make a model ready. Other batches than the deployment's run as well, perhaps after a while of compiling.
 
         Args:
             source: The fp32 model.
-            layers: Quantized layers by name; those that are missing stay in fp32.
-            device: One of `devices`.
-            threads: Within one operator.
+            layers: Quantized layers by name; those that are missing stay in floating point.
+            deployment: One that `supports` has nothing against.
 
         Raises:
             WorkbenchError: The runtime cannot take the model.
         """
+
+
+def only_fp32(deployment: Deployment, others: str) -> str | None:
+    """What a runtime without bfloat16 kernels says."""
+    if deployment.precision == "fp32":
+        return None
+    return f"{deployment.runtime} has no kernels for {deployment.precision}; choose fp32, or the runtime {others}."
 
 
 def bits_in_words(layers: Mapping[str, QuantizedLayer]) -> str:
@@ -93,3 +121,43 @@ def without_integer_kernels(layers: Mapping[str, QuantizedLayer]) -> str:
     """What lies on grids that no integer kernel multiplies: ``4-bit floats and 2-bit codebooks``; or nothing."""
     found = {grid.words for layer in layers.values() if (grid := layer.weight_grid) and not grid.integer}
     return " and ".join(sorted(found))
+
+
+def what_runs(
+    runtime: str, layers: Mapping[str, QuantizedLayer], integer: int, absent: Sequence[str], floating: str = "fp32"
+) -> str | None:
+    """What really runs where that is not what the bits suggest, from the kernels that a runtime chose.
+
+    Args:
+        runtime: Its name.
+        layers: On grids.
+        integer: How many of them run in integer kernels.
+        absent: Those that the graph has no node for.
+        floating: The precision of what is not integer.
+    """
+    said = _kernels(runtime, layers, integer, floating)
+    if absent:
+        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+        said = f"{said or ''} No node of the graph has the weights of {names} as they are: fp32 there.".strip()
+    return said
+
+
+def _kernels(runtime: str, layers: Mapping[str, QuantizedLayer], integer: int, floating: str) -> str | None:
+    uneven = without_integer_kernels(layers)
+    if uneven and integer:
+        return (
+            f"{integer} of {len(layers)} quantized layers run in integer kernels; "
+            f"{uneven} run in {floating} kernels here."
+        )
+    if uneven and any(layer.activation_grid for layer in layers.values()):
+        return f"{uneven} run in {floating} kernels here, with rounding between them."
+    if uneven:
+        return f"{uneven} run in {floating} kernels here."
+    if integer >= len(layers):
+        low = bits_in_words(layers)
+        return f"{low[0].upper()}{low[1:]} run in 8-bit kernels on this machine." if low else None
+    if integer:
+        return f"{integer} of {len(layers)} quantized layers run in integer kernels here, the others in {floating}."
+    if not any(layer.activation_grid for layer in layers.values()):
+        return f"Weights alone are quantized: they are unpacked when the model is loaded, and {floating} kernels run."
+    return f"{runtime} has no integer kernels for these grids: {floating} kernels run, with rounding between them."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,15 +14,18 @@ from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.outputs import selected
+from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Source, without_integer_kernels
 from workbench.tracing import running
 from workbench.twins import twin_with
 
 
 class Eager:
-    """fp32 kernels; a quantized model runs with its rounded weights in fp32."""
+    """fp32 and bf16 kernels; a quantized model runs with its rounded weights in them."""
 
     name = "eager"
+    takes: Final = "module"
+    compiles: Final = False
 
     def unavailable(self) -> str | None:
         """Always here: the engine is built on it."""
@@ -39,42 +44,75 @@ class Eager:
         """Of torch."""
         return torch.__version__
 
-    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> Prepared:
+    def supports(self, deployment: Deployment, source: Source) -> str | None:  # noqa: ARG002 - see `Runtime.supports`
+        """It runs torch modules, in either precision."""
+        return "eager runs torch modules, and this model is an ONNX graph." if source.graph_only else None
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Prepared:
         """See `Runtime.prepare`."""
-        return _Run(source, layers, device, threads)
+        return _Run(source, layers, deployment)
 
 
 class _Run:
-    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> None:
+    integer = 0
+
+    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
         if source.graph_only:
             raise WorkbenchError("eager runs torch modules, and this model is an ONNX graph; choose onnxruntime.")
-        replaced: dict[str, Tensor] = {}
-        for layer in layers.values():
-            replaced |= layer.parameters()
+        replaced = parameters(layers)
         module = twin_with(source.module, replaced)
-        # a twin shares its tensors with the model, and moving those would move the model
-        self._module = module if device == "cpu" else copy.deepcopy(module).to(device)
-        self._output = source.output
-        self._device = device
-        self._threads = threads
-        self.integer = 0
-        uneven = without_integer_kernels(layers)
-        rounded = "eager has no integer kernels: the rounded weights run in fp32." if replaced else None
-        self.note = f"{uneven} run in fp32 kernels here." if uneven else rounded
+        self._device, self._threads = deployment.device, deployment.threads
+        self._bf16 = deployment.precision == "bf16"
+        if self._device != "cpu" or self._bf16:
+            # a twin shares its tensors with the model, and moving those would move the model
+            module = copy.deepcopy(module).to(self._device, torch.bfloat16 if self._bf16 else None)
+        self._module, self._output = module, source.output
+        self.note = note("eager", layers, deployment)
 
     def bound(self, batch: Inputs) -> Callable[[], object]:
+        placed = self._placed(batch)
+        return lambda: self._call(placed)
+
+    def run(self, batch: Inputs) -> Tensor:
+        return self._call(self._placed(batch))
+
+    def _placed(self, batch: Inputs) -> Inputs:
         placed = batch.channels_last().to(self._device)
-        return lambda: self.run(placed)
+        return placed.floating(torch.bfloat16) if self._bf16 else placed
 
     @torch.inference_mode()
-    def run(self, batch: Inputs) -> Tensor:
-        before = torch.get_num_threads()
-        if before != self._threads:  # a setting of the whole process, so it is put back
-            torch.set_num_threads(self._threads)
-        try:
-            with running():
-                outputs = selected(batch.channels_last().to(self._device).call(self._module), self._output)
-                return outputs.cpu()  # waits for the device
-        finally:
-            if before != self._threads:
-                torch.set_num_threads(before)
+    def _call(self, placed: Inputs) -> Tensor:
+        with threads(self._threads), running():
+            outputs = selected(placed.call(self._module), self._output)
+            return outputs.cpu() if not self._bf16 else outputs.float().cpu()  # waits for the device
+
+
+def parameters(layers: Mapping[str, QuantizedLayer]) -> dict[str, Tensor]:
+    """The float32 values of all rounded weights and biases, by their names in the model's state."""
+    made: dict[str, Tensor] = {}
+    for layer in layers.values():
+        made |= layer.parameters()
+    return made
+
+
+def note(runtime: str, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> str | None:
+    """What a runtime says that runs rounded weights in floating point, and no activation on a grid."""
+    uneven = without_integer_kernels(layers)
+    if uneven:
+        return f"{uneven} run in {deployment.precision} kernels here."
+    if not any(layer.parameters() for layer in layers.values()):
+        return None
+    return f"{runtime} has no integer kernels: the rounded weights run in {deployment.precision}."
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads within one of torch's operators; a setting of the whole process, so it is put back."""
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from workbench.errors import WorkbenchError
@@ -22,21 +23,12 @@ from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.layers import Layer
 from workbench.outputs import Output, selected
+from workbench.runtimes.writing import GATES, Place, Writer
 from workbench.tracing import quiet, tracing
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-NAMING = "2"
-"""Part of a kept graph's name; to be raised when inputs or states would be named otherwise."""
-GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-"""ONNX's order of the gates, as places in torch's."""
-
-
-class _Place(NamedTuple):
-    """Where a node holds a layer's weight."""
-
-    layer: str
-    input: int
-    transposed: bool
+NAMING = "3"
+"""Part of a kept graph's name; to be raised when another graph would be made."""
 
 
 class ExportedGraph:
@@ -57,6 +49,10 @@ class ExportedGraph:
         self._layers = layers
         self._places = dict(self._found())
         self._recurrent = dict(self._found_recurrent())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What it was made from is enough for another process."""
+        return type(self), (self.proto, self._layers, self.inputs)
 
     @classmethod
     def from_module(
@@ -81,12 +77,12 @@ class ExportedGraph:
             WorkbenchError: torch cannot export the model; its reason is told.
         """
         free = torch.export.Dim.DYNAMIC
-        tensors = example.tensors
+        tensors = tuple(tensor.contiguous() for tensor in example.tensors)
         shapes = [{0: free, 1: free} if ragged and tensor.dim() > 1 else {0: free} for tensor in tensors]
         try:
             with quiet(), tracing(), torch.random.fork_rng(devices=[]):
                 program = torch.onnx.export(
-                    _Flat(model, example, output),
+                    Flat(_contiguous(model), example, output),
                     tensors,
                     dynamo=True,
                     dynamic_shapes={"tensors": tuple(shapes)},
@@ -147,16 +143,24 @@ class ExportedGraph:
         recurrent = {name for names in self._recurrent.values() for name in names}
         return frozenset(place.layer for place in self._places.values()) | recurrent
 
-    def quantized(self, layers: Mapping[str, QuantizedLayer]) -> bytes:
+    @property
+    def holders(self) -> dict[str, tuple[str, ...]]:
+        """Layers of the model by the names of the nodes that hold their weights."""
+        return {**{node: (place.layer,) for node, place in self._places.items()}, **self._recurrent}
+
+    def quantized(self, layers: Mapping[str, QuantizedLayer], writer: Writer | None = None) -> bytes:
         """The graph with the layers' whole numbers in it, as QDQ nodes that integer kernels replace.
 
         Args:
             layers: Quantized layers by name; those that are missing here, or in `present`, stay in fp32.
+            writer: How a runtime likes them written; by default as plain ONNX.
         """
         made = onnx.ModelProto()
         made.CopyFrom(self.proto)
-        writer = _Writer()
+        writer = writer or Writer()
+        writer.look(made.graph, self._rounded(made.graph.node, layers))
         for node in made.graph.node:
+            writer.pass_on(node)
             place = self._places.get(node.name)
             if place is not None and place.layer in layers:
                 layer = layers[place.layer]
@@ -180,14 +184,27 @@ class ExportedGraph:
         del made.graph.node[:], made.graph.initializer[:]
         made.graph.node.extend(writer.nodes)
         made.graph.initializer.extend([*kept, *writer.tensors])
+        made.opset_import.extend(
+            onnx.helper.make_opsetid(domain, version) for domain, version in writer.domains.items()
+        )
         return bytes(made.SerializeToString())
+
+    def _rounded(
+        self, nodes: Iterable[onnx.NodeProto], layers: Mapping[str, QuantizedLayer]
+    ) -> Iterator[tuple[str, Grid]]:
+        """Values that arrive at layers that round them, with the grids."""
+        for node in nodes:
+            place = self._places.get(node.name)
+            layer = layers.get(place.layer) if place is not None else None
+            if place is not None and layer is not None and layer.activation_grid is not None:
+                yield node.input[1 - place.input], layer.activation_grid
 
     def _holds_bias(self, name: str, layer: str) -> bool:
         """Whether the exporter left a layer and its bias as they are in the model."""
         own = self._layers[layer].bias if layer in self.present else None
         return own is not None and np.array_equal(self._arrays[name], own.detach().cpu().numpy())
 
-    def _found(self) -> Iterator[tuple[str, _Place]]:
+    def _found(self) -> Iterator[tuple[str, Place]]:
         """Finds layers by their weights' values, and among equal ones by the scope that the exporter noted."""
         for node in self.proto.graph.node:
             at = 0 if node.op_type == "Gather" else 1
@@ -205,11 +222,8 @@ class ExportedGraph:
                                 _nearness(match[0], node),
                             ),
                         )
-                        yield node.name, _Place(name, index, transposed)
+                        yield node.name, Place(name, index, transposed)
                         break
-
-    def _likeness(self, layer: str, node: onnx.NodeProto, index: int) -> tuple[bool, int]:
-        return node.input[index] == self._layers[layer].weight_name, _nearness(layer, node)
 
     def _found_recurrent(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Recurrent nodes, and the layers whose rows their two weights hold."""
@@ -233,7 +247,7 @@ class ExportedGraph:
                 yield node.name, names
 
 
-class _Flat(nn.Module):
+class Flat(nn.Module):
     """A model that takes its arguments one after the other and returns the tensor that is measured."""
 
     def __init__(self, model: nn.Module, example: Inputs, output: Output) -> None:
@@ -244,8 +258,16 @@ class _Flat(nn.Module):
         self._output = output
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        """The tensor that is measured."""
         named = dict(zip(self._named, tensors[self._positional :], strict=True))
         return selected(self.model(*tensors[: self._positional], **named), self._output)
+
+
+def _contiguous(model: nn.Module) -> nn.Module:
+    """The model with its weights laid out as ONNX has them: others reach the graph as strided views of values."""
+    if all(parameter.is_contiguous() for parameter in model.parameters()):
+        return model
+    return copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def export_reason(error: Exception) -> str:
@@ -284,118 +306,3 @@ def _nearness(name: str, node: onnx.NodeProto) -> int:
     noted = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
     scopes = [str(scope) for scope in ast.literal_eval(noted)]
     return max((len(scope) for scope in scopes if f"{_state(name)}.".startswith(f"{scope}.")), default=0)
-
-
-class _Writer:
-    """Collects the nodes and initializers of a quantized graph."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[onnx.TensorProto] = []
-
-    def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: _Place) -> None:
-        """Put QDQ nodes before a node's inputs."""
-        if layer.activation_grid is not None:
-            other = 1 - place.input
-            node.input[other] = self._activation(node, other, layer.activation_grid)
-        grid, q = layer.weight_grid, layer.weight
-        if q is not None and isinstance(grid, Grid) and grid.integer:
-            axis = grid.axis
-            if place.transposed:
-                q, axis = q.T, None if axis is None else 1 - axis
-            node.input[place.input] = self._dequantized(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
-        elif q is not None and grid is not None:
-            values = grid.dequantize(q)  # no integer kernel could follow
-            values = values.T if place.transposed else values
-            node.input[place.input] = self._tensor(f"{node.name}.weight", values.contiguous().numpy())
-        if layer.bias is not None and len(node.input) > 2 and layer.bias.is_floating_point():
-            node.input[2] = self._tensor(f"{node.name}.bias", layer.bias.numpy())
-        elif layer.bias is not None and len(node.input) > 2:
-            scale = layer.bias_scale
-            axis = None if scale.dim() == 0 else 0
-            if axis == 0:
-                scale = scale.repeat(len(layer.bias) // len(scale))
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            node.input[2] = self._dequantized(f"{node.name}.bias", layer.bias, scale, zero, axis)
-
-    def look_up(self, node: onnx.NodeProto, layer: QuantizedLayer) -> None:
-        """Look up whole numbers and their scales: to dequantize a whole table at every call would take long."""
-        grid = layer.weight_grid
-        if layer.weight is None or grid is None:
-            raise ValueError(f"{layer.name} has no whole-number weights")
-        name, indices = node.name, node.input[1]
-        if not isinstance(grid, Grid) or not grid.integer:
-            node.input[0] = self._tensor(f"{name}.weight", grid.dequantize(layer.weight).contiguous().numpy())
-            self.nodes.append(node)
-            return
-        table = self._tensor(f"{name}.weight.q", layer.weight.contiguous().numpy())
-        self._node("Gather", [table, indices], f"{name}.q")
-        scale = self._tensor(f"{name}.weight.scale", grid.scale.numpy())
-        zero = self._tensor(f"{name}.weight.zero_point", grid.zero_point.numpy().astype(np.float32))
-        if grid.axis is not None:
-            last = self._tensor(f"{name}.last", np.array([-1], np.int64))
-            scale, zero = (self._row(each, indices, last) for each in (scale, zero))
-        self._node("Cast", [f"{name}.q"], f"{name}.float", to=onnx.TensorProto.FLOAT)
-        self._node("Sub", [f"{name}.float", zero], f"{name}.centred")
-        self.nodes.append(helper.make_node("Mul", [f"{name}.centred", scale], list(node.output), name=name))
-
-    def _row(self, values: str, indices: str, last: str) -> str:
-        self._node("Gather", [values, indices], f"{values}.row")
-        self._node("Unsqueeze", [f"{values}.row", last], f"{values}.column")
-        return f"{values}.column"
-
-    def round_recurrent(
-        self,
-        node: onnx.NodeProto,
-        arrays: Mapping[str, NDArray[Any]],
-        names: tuple[str, ...],
-        layers: Mapping[str, QuantizedLayer],
-    ) -> None:
-        """Round the weights of a recurrent node, which has no integer kernel, and its input."""
-        order, half = GATES[node.op_type], len(names) // 2
-        for index, part in ((1, names[:half]), (2, names[half:])):
-            rows = arrays[node.input[index]].copy()  # (directions, gates * hidden, inputs)
-            for direction, name in enumerate(part):
-                layer = layers.get(name)
-                if layer is not None and layer.weight is not None and layer.weight_grid is not None:
-                    gates = np.split(layer.weight_grid.dequantize(layer.weight).numpy(), len(order))
-                    rows[direction] = np.concatenate([gates[gate] for gate in order])
-            node.input[index] = self._tensor(f"{node.name}.{index}", rows)
-        first = layers.get(names[0])
-        if first is not None and first.activation_grid is not None:
-            node.input[0] = self._activation(node, 0, first.activation_grid)
-
-    def _activation(self, node: onnx.NodeProto, index: int, grid: Grid) -> str:
-        name = f"{node.name}.input"
-        whole = np.int8 if grid.quant_min < 0 else np.uint8
-        scale = self._tensor(f"{name}.scale", grid.scale.numpy())
-        zero = self._tensor(f"{name}.zero_point", grid.zero_point.numpy().astype(whole))
-        self._node("QuantizeLinear", [node.input[index], scale, zero], f"{name}.q")
-        quantized = f"{name}.q"
-        ends = np.iinfo(whole)
-        if (grid.quant_min, grid.quant_max) != (ends.min, ends.max):
-            # QuantizeLinear saturates at 8 bits. Clipping the whole numbers, not the floats before them,
-            # leaves the layer before free to become an integer kernel
-            low = self._tensor(f"{name}.low", np.array(grid.quant_min, whole))
-            high = self._tensor(f"{name}.high", np.array(grid.quant_max, whole))
-            self._node("Clip", [quantized, low, high], f"{name}.clipped")
-            quantized = f"{name}.clipped"
-        self._node("DequantizeLinear", [quantized, scale, zero], f"{name}.dq")
-        return f"{name}.dq"
-
-    def _dequantized(self, name: str, q: Tensor, scale: Tensor, zero: Tensor, axis: int | None) -> str:
-        inputs = [
-            self._tensor(f"{name}.q", q.contiguous().numpy()),
-            self._tensor(f"{name}.scale", scale.numpy()),
-            self._tensor(f"{name}.zero_point", zero.to(q.dtype).numpy()),
-        ]
-        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-        self._node("DequantizeLinear", inputs, name, **attributes)
-        return name
-
-    def _tensor(self, name: str, array: NDArray[Any]) -> str:
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
-        return name
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))

@@ -5,25 +5,41 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 import torch
+from onnx import helper
 from torch import Tensor
 
 from workbench.errors import WorkbenchError
-from workbench.grid import QuantizedLayer
+from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
-from workbench.runtimes.base import Prepared, Source, bits_in_words, without_integer_kernels
+from workbench.recipe import Deployment
+from workbench.runtimes.base import Prepared, Source, only_fp32, what_runs
+from workbench.runtimes.writing import Place, Writer
 
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "rocm": "MIGraphXExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""What onnxruntime calls devices other than the processor."""
+
+PACKED_WEIGHTS = 2**22
+"""A matrix with as many 4-bit weights stays packed: its 16 MB in fp32 would come from memory at every call. Smaller
+ones are multiplied up to twice as fast unpacked."""
 
 
 class OnnxRuntime:
     """The graph with QDQ nodes, which onnxruntime replaces by integer kernels where it has them."""
 
     name = "onnxruntime"
+    takes: Final = "graph"
+    compiles: Final = False
 
     def unavailable(self) -> str | None:
         """It is a dependency, but a platform can lack its wheel."""
@@ -34,10 +50,11 @@ class OnnxRuntime:
         return None
 
     def devices(self) -> Sequence[str]:
-        """The processor, and CUDA where onnxruntime was built for it."""
+        """The processor, and what else onnxruntime was built for."""
         import onnxruntime
 
-        return ["cpu", *(["cuda"] if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else [])]
+        here = onnxruntime.get_available_providers()
+        return ["cpu", *(device for device, provider in PROVIDERS.items() if provider in here)]
 
     def version(self) -> str:
         """Of onnxruntime."""
@@ -45,44 +62,104 @@ class OnnxRuntime:
 
         return str(onnxruntime.__version__)
 
-    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> Prepared:
+    def supports(self, deployment: Deployment, source: Source) -> str | None:  # noqa: ARG002 - see `Runtime.supports`
+        """It has no bfloat16 kernels on the processor."""
+        return only_fp32(deployment, "'openvino', 'inductor' or 'eager'")
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Prepared:
         """See `Runtime.prepare`."""
-        return _Run(source, layers, device, threads)
+        return _Run(source, layers, deployment)
+
+
+class _Writer(Writer):
+    """Leaves large matrices of 4-bit weights in groups as they are, for a kernel that unpacks them as it multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = 0
+        """Layers that are left so."""
+
+    def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: Place) -> None:
+        """See `Writer.quantize`."""
+        grid, q = layer.weight_grid, layer.weight
+        if q is None or not isinstance(grid, Grid) or not _packs(node, layer, place, grid, q):
+            super().quantize(node, layer, place)
+            return
+        outputs, inputs = q.shape
+        groups = inputs // grid.group
+        codes = (q.to(torch.int16) - grid.quant_min).to(torch.uint8).numpy().reshape(outputs, groups, grid.group)
+        zeros = (grid.zero_point - grid.quant_min).to(torch.uint8).numpy()
+        zeros = np.pad(zeros, ((0, 0), (0, groups % 2)))
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if bias and layer.bias is not None:
+            bias = self._tensor(f"{node.name}.bias", layer.bias.numpy())
+        tensors = [
+            self._tensor(f"{node.name}.{name}", array)
+            for name, array in (
+                ("packed", codes[..., ::2] | codes[..., 1::2] << 4),
+                ("scale", grid.scale.float().numpy()),
+                ("zero_point", zeros[:, ::2] | zeros[:, 1::2] << 4),
+            )
+        ]
+        made = helper.make_node(
+            "MatMulNBits",
+            [node.input[1 - place.input], *tensors, *(["", bias] if bias else [])],
+            list(node.output),
+            name=node.name,
+            domain="com.microsoft",
+            K=inputs,
+            N=outputs,
+            bits=4,
+            block_size=grid.group,
+            accuracy_level=1,  # products in fp32: a recipe that rounds weights alone does not round inputs
+        )
+        node.CopyFrom(made)
+        self.domains["com.microsoft"] = 1
+        self.packed += 1
+
+
+def _packs(node: onnx.NodeProto, layer: QuantizedLayer, place: Place, grid: Grid, q: Tensor) -> bool:
+    """Whether `MatMulNBits` computes what a node computes."""
+    told = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    plain = (told.get("alpha", 1.0), told.get("beta", 1.0), told.get("transA", 0)) == (1.0, 1.0, 0)
+    zeros = grid.zero_point
+    return (
+        node.op_type in ("MatMul", "Gemm")
+        and plain
+        and place.input == 1
+        and q.dim() == 2
+        and q.numel() >= PACKED_WEIGHTS
+        and layer.activation_grid is None
+        and grid.axis == 0
+        and grid.stride == 1
+        and grid.quant_max - grid.quant_min < 16
+        and grid.group in (16, 32, 64, 128, 256)
+        and q.shape[1] % grid.group == 0
+        and bool(((zeros >= grid.quant_min) & (zeros <= grid.quant_max) & (zeros == zeros.round())).all())
+    )
 
 
 class _Run:
-    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], device: str, threads: int) -> None:
-        import onnxruntime
-
+    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
         graph = source.graph
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # spinning threads make everything else on the machine slow, and 30 viewers share one
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if not any(layer.activation_grid for layer in layers.values()):
-            # no integer kernel can follow: unpack the weights once, when the model is loaded, not at every call
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+        options = options_for(layers, deployment)
         with tempfile.TemporaryDirectory() as folder:
             optimised = Path(folder) / "optimised.onnx"
             if layers:
                 options.optimized_model_filepath = str(optimised)
-            content = graph.quantized(layers) if layers else graph.fp32()
-            try:
-                self._session = onnxruntime.InferenceSession(
-                    content,
-                    options,
-                    [*providers, "CPUExecutionProvider"],
-                    # it would put weights on a grid of its own choice where a recipe leaves them in fp32
-                    disabled_optimizers=["WeightBiasQuantization"],
-                )
-            except Exception as error:  # onnxruntime's own exceptions share no public base
-                raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error
+            writer = _Writer()
+            content = graph.quantized(layers, writer) if layers else graph.fp32()
+            self._session = opened(content, options, deployment)
             kernels = [node.op_type for node in onnx.load(optimised).graph.node] if layers else []
         self._inputs = graph.inputs
         self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
-        self.note = _note(layers, self.integer, sorted(layers.keys() - graph.present)) if layers else None
+        absent = sorted(layers.keys() - graph.present)
+        self.note = what_runs("onnxruntime", layers, self.integer, absent) if layers else None
+        if writer.packed:
+            self.note = (
+                f"{writer.packed} of {len(layers)} quantized layers keep their weights in 4 bits (MatMulNBits) and "
+                "multiply in fp32; others are unpacked when the model is loaded."
+            )
 
     def run(self, batch: Inputs) -> Tensor:
         return torch.from_numpy(self.bound(batch)()[0])
@@ -95,28 +172,53 @@ class _Run:
         return lambda: session.run(None, inputs)
 
 
-def _note(layers: Mapping[str, QuantizedLayer], integer: int, absent: Sequence[str]) -> str | None:
-    """What runs, from the kernels that the optimised graph really has."""
-    said = _kernels(layers, integer)
-    if absent:
-        names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-        said = f"{said or ''} No node of the graph has the weights of {names} as they are: fp32 there.".strip()
-    return said
+def options_for(layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Any:
+    """How a session is set up.
 
+    Args:
+        layers: That are on grids.
+        deployment: With its threads.
 
-def _kernels(layers: Mapping[str, QuantizedLayer], integer: int) -> str | None:
-    uneven = without_integer_kernels(layers)
-    if uneven and integer:
-        return f"{integer} of {len(layers)} quantized layers run in integer kernels; {uneven} run in fp32 kernels here."
-    if uneven and any(layer.activation_grid for layer in layers.values()):
-        return f"{uneven} run in fp32 kernels here, with rounding between them."
-    if uneven:
-        return f"{uneven} run in fp32 kernels here."
-    if integer >= len(layers):
-        low = bits_in_words(layers)
-        return f"{low[0].upper()}{low[1:]} run in 8-bit kernels on this machine." if low else None
-    if integer:
-        return f"{integer} of {len(layers)} quantized layers run in integer kernels here, the others in fp32."
+    Returns:
+        `onnxruntime.SessionOptions`.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = deployment.threads
+    options.log_severity_level = 3
+    # spinning threads make everything else on the machine slow, and 30 viewers share one
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not any(layer.activation_grid for layer in layers.values()):
-        return "Weights alone are quantized: they are unpacked when the model is loaded, and fp32 kernels run."
-    return "onnxruntime has no integer kernels for these grids: fp32 kernels run, with rounding between them."
+        # no integer kernel can follow: unpack the weights once, when the model is loaded, not at every call
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def opened(content: bytes, options: Any, deployment: Deployment) -> Any:
+    """A session on a graph.
+
+    Args:
+        content: The graph.
+        options: Of `options_for`.
+        deployment: With its device.
+
+    Returns:
+        `onnxruntime.InferenceSession`.
+
+    Raises:
+        WorkbenchError: onnxruntime cannot load the graph.
+    """
+    import onnxruntime
+
+    provider = PROVIDERS.get(deployment.device.split(":")[0])
+    try:
+        return onnxruntime.InferenceSession(
+            content,
+            options,
+            [*([provider] if provider else []), "CPUExecutionProvider"],
+            # it would put weights on a grid of its own choice where a recipe leaves them in fp32
+            disabled_optimizers=["WeightBiasQuantization"],
+        )
+    except Exception as error:  # onnxruntime's own exceptions share no public base
+        raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error

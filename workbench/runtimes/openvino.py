@@ -1,0 +1,264 @@
+"""OpenVINO: the same graph as for onnxruntime, compiled for one batch, with integer kernels for what has weights.
+
+Its low-precision passes want the rounding before what only moves or compares values (max pooling, reshaping), so that
+these run on whole numbers as well; there it gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from workbench.errors import WorkbenchError
+from workbench.grid import Grid, QuantizedLayer
+from workbench.inputs import Inputs
+from workbench.recipe import Deployment
+from workbench.runtimes.base import Prepared, Source, what_runs
+from workbench.runtimes.graph import ExportedGraph
+from workbench.runtimes.writing import Writer, container, points
+
+PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity")
+"""Operators whose result is values of their first input: rounding before them and after them is the same."""
+FIXED_SHAPES = 4
+"""Shapes that are compiled for; more of them share one graph with free sizes, which is slower at each call."""
+
+
+@lru_cache
+def library() -> Any:
+    """The package, imported without its telemetry, which would send an event at every import.
+
+    Raises:
+        ImportError: It is not here.
+    """
+    absent = object()
+    before: Any = sys.modules.get("openvino_telemetry", absent)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # so it takes its own stub, which sends nothing
+    try:
+        import openvino
+    finally:
+        if before is absent:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = before
+    return openvino
+
+
+@lru_cache
+def _core() -> Any:
+    return library().Core()
+
+
+class OpenVino:
+    """The graph with QDQ nodes, which OpenVINO's low-precision passes replace by integer kernels."""
+
+    name = "openvino"
+    takes: Final = "graph"
+    compiles: Final = False
+
+    def unavailable(self) -> str | None:
+        """It is a dependency, but a platform can lack its wheel."""
+        try:
+            library()
+        except ImportError as error:
+            return f"openvino: cannot be imported ({error}); pip install openvino"
+        return None
+
+    def devices(self) -> Sequence[str]:
+        """The processor, and what OpenVINO has drivers for: ``gpu``, ``gpu.1``, ``npu``."""
+        return [name.lower() for name in _core().available_devices if name.split(".")[0] in ("CPU", "GPU", "NPU")]
+
+    def version(self) -> str:
+        """Of openvino."""
+        return str(library().__version__).split("-")[0]
+
+    def supports(self, deployment: Deployment, source: Source) -> str | None:  # noqa: ARG002 - see `Runtime.supports`
+        """Whether the device computes in bfloat16, if that is asked for."""
+        device = deployment.device.upper()
+        if deployment.precision == "bf16" and "BF16" not in _core().get_property(device, "OPTIMIZATION_CAPABILITIES"):
+            return f"openvino: this {device} does not compute in bf16; choose fp32."
+        return None
+
+    def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Prepared:
+        """See `Runtime.prepare`."""
+        return _Run(source, layers, deployment)
+
+
+class _Writer(Writer):
+    """Rounds as early as gives the same numbers, and clips floats: a clip of whole numbers stops the passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._earlier: dict[str, Grid] = {}
+        """Nodes, by their first output, whose input is to be rounded in the place of a layer's."""
+        self._done: set[str] = set()
+        """Values that are rounded then."""
+
+    def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
+        """See `Writer.look`."""
+        origin = {name: node for node in graph.node for name in node.output}
+        uses: dict[str, int] = {}
+        for name in (*(name for node in graph.node for name in node.input), *(value.name for value in graph.output)):
+            uses[name] = uses.get(name, 0) + 1
+        grids: dict[str, list[Grid]] = {}
+        for value, grid in rounded:
+            grids.setdefault(value, []).append(grid)
+        for value, asked in grids.items():
+            if len({points(grid) for grid in asked}) > 1 or uses[value] > len(asked):
+                continue  # somebody needs it otherwise
+            first, name = None, value
+            while name in origin and origin[name].op_type in MOVING and (name == value or uses[name] == 1):
+                first = origin[name]
+                name = first.input[0]
+            if first is not None:
+                self._earlier[first.output[0]] = asked[0]
+                self._done.add(value)
+
+    def pass_on(self, node: onnx.NodeProto) -> None:
+        """See `Writer.pass_on`."""
+        if node.output and node.output[0] in self._earlier:
+            node.input[0] = self.activation(node.input[0], self._earlier[node.output[0]])
+
+    def activation(self, value: str, grid: Grid) -> str:
+        """See `Writer.activation`."""
+        return value if value in self._done else super().activation(value, grid)
+
+    def rounded(self, name: str, value: str, grid: Grid) -> str:
+        """See `Writer.rounded`."""
+        ends = np.iinfo(container(grid))
+        if (grid.quant_min, grid.quant_max) != (ends.min, ends.max):
+            steps = torch.tensor([grid.quant_min, grid.quant_max]) - grid.zero_point
+            low, high = (steps * grid.scale).float().numpy()
+            value = self._clipped(name, value, low, high)
+        quantized, scale, zero = self._whole(name, value, grid)
+        self._node("DequantizeLinear", [quantized, scale, zero], f"{name}.dq")
+        return f"{name}.dq"
+
+    def _clipped(self, name: str, value: str, low: np.float32, high: np.float32) -> str:
+        limits = [self._tensor(f"{name}.{end}", np.array(at)) for end, at in (("low", low), ("high", high))]
+        self._node("Clip", [value, *limits], f"{name}.clipped")
+        return f"{name}.clipped"
+
+
+def written(graph: ExportedGraph, layers: Mapping[str, QuantizedLayer]) -> bytes:
+    """The graph with the layers' whole numbers in it, as OpenVINO's low-precision passes take it."""
+    return graph.quantized(layers, _Writer()) if layers else graph.fp32()
+
+
+class _Run:
+    def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
+        graph = source.graph
+        content = written(graph, layers)
+        self._names = graph.inputs
+        self._device = deployment.device.upper()
+        self._settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else inputs are rounded where a recipe rounds weights alone
+            # bfloat16 would be taken without being asked for where the processor has it
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[deployment.precision],
+        }
+        if self._device == "CPU":
+            threads = {"INFERENCE_NUM_THREADS": deployment.threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+            self._settings |= threads
+        try:
+            self._model = _core().read_model(content)
+        except RuntimeError as error:
+            raise WorkbenchError(f"openvino cannot read the model: {_reason(error)}") from error
+        self._ready: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
+        self._any_size: Any = None
+        self._compiling = threading.Lock()
+        request = self._request(source.example.cycled(deployment.batch))
+        self.integer = _integer(request.get_compiled_model()) if layers else 0
+        absent = sorted(layers.keys() - graph.present)
+        floating = deployment.precision
+        self.note = what_runs("openvino", layers, self.integer, absent, floating) if layers else None
+
+    def run(self, batch: Inputs) -> Tensor:
+        request, arrays = self._request(batch), self._arrays(batch)
+        _give(request, arrays)
+        _infer(request, arrays)
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    def bound(self, batch: Inputs) -> Callable[[], object]:
+        arrays = self._arrays(batch)
+        # of its own: another batch that is run meanwhile must not take its place
+        request = self._request(batch).get_compiled_model().create_infer_request()
+        _give(request, arrays)
+        return partial(_infer, request, arrays)
+
+    def counting(self, batch: Inputs) -> Any:
+        """A request of its own, with the batch in it, whose graph counts the time of every node."""
+        model, arrays = self._model.clone(), self._arrays(batch)
+        with contextlib.suppress(RuntimeError):  # a graph of other origin keeps its sizes
+            model.reshape({port: list(each.shape) for port, each in zip(model.inputs, arrays, strict=True)})
+        request = _core().compile_model(model, self._device, {**self._settings, "PERF_COUNT": True})
+        request = request.create_infer_request()
+        for index, array in enumerate(arrays):
+            request.set_input_tensor(index, library().Tensor(array, shared_memory=True))
+        return request
+
+    def _arrays(self, batch: Inputs) -> list[Any]:
+        # an argument that the output does not depend on is not in the graph
+        pairs = zip(self._names, batch.tensors, strict=True)
+        return [np.ascontiguousarray(tensor.numpy()) for name, tensor in pairs if name]
+
+    def _request(self, batch: Inputs) -> Any:
+        shapes = tuple(tuple(array.shape) for array in self._arrays(batch))
+        with self._compiling:
+            if shapes in self._ready:
+                return self._ready[shapes]
+            if self._any_size is not None:
+                return self._any_size
+            if len(self._ready) == FIXED_SHAPES:
+                self._any_size = self._compiled(self._model)
+                return self._any_size
+            model = self._model.clone()
+            try:
+                model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
+            except RuntimeError:  # a graph of other origin has its sizes written into it, or cannot follow
+                model = self._model
+            self._ready[shapes] = self._compiled(model)
+            return self._ready[shapes]
+
+    def _compiled(self, model: Any) -> Any:
+        try:
+            return _core().compile_model(model, self._device, self._settings).create_infer_request()
+        except RuntimeError as error:
+            raise WorkbenchError(f"openvino cannot compile the model: {_reason(error)}") from error
+
+
+def _give(request: Any, arrays: Sequence[Any]) -> None:
+    for index, array in enumerate(arrays):
+        request.set_input_tensor(index, library().Tensor(array, shared_memory=True))
+
+
+def _infer(request: Any, arrays: Sequence[Any]) -> None:  # noqa: ARG001 - the request reads them and does not hold them
+    request.infer()
+
+
+def _integer(compiled: Any) -> int:
+    """Layers that run in integer kernels, as the compiled graph tells."""
+    found = 0
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        about = node.get_rt_info()
+        kind, kernel = (about[key].astype(str) if key in about else "" for key in ("layerType", "primitiveType"))
+        found += kind in PRODUCTS and kernel.endswith(("_I8", "_U8"))
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """What its exceptions say below the places in its own source; operators that it lacks are named."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines() if line.strip()]
+    lacking = [line for line in lines if line.startswith("No conversion rule")]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "FrontEnd API"))]
+    return (lacking or told or lines or [type(error).__name__])[0][:300]
