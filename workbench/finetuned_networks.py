@@ -318,8 +318,7 @@ def explicit(quantization: Quantization, network: Network) -> Quantization:
 def _with_weights(quantization: Quantization, bits: int) -> Quantization:
     """All quantized weights of an `explicit` one at other bits."""
     layers = {
-        name: own.replace(weight_bits=bits if own.weight_bits else None)
-        for name, own in quantization.layers.items()
+        name: own.replace(weight_bits=bits if own.weight_bits else None) for name, own in quantization.layers.items()
     }
     return quantization.replace(layers=layers)
 

@@ -20,7 +20,7 @@ from workbench.inputs import Inputs
 from workbench.layers import Layer
 from workbench.metrics import Metric, TopK
 from workbench.outputs import Output, selected
-from workbench.quantization.calibration import Observation, observe
+from workbench.quantization.calibration import Histograms, Observation, observe, widened
 from workbench.quantization.equalization import equalized
 from workbench.quantization.finding import find_layers
 from workbench.quantization.jointly import remarks, settle
@@ -52,6 +52,7 @@ class Network:
     graph_only = False
     """Whether there is a graph for a runtime and no torch module."""
     _observations: dict[str, Observation] | None = None
+    _spans: Histograms | None = None
     notes: tuple[str, ...] = ()
     """What a reader of the numbers has to know of how it runs."""
 
@@ -109,7 +110,7 @@ class Network:
             for name, parameter in made.module.named_parameters():
                 parameter.copy_(weights[name])
         made.layers, made.left_alone = find_layers(made.module, self.example)
-        made._packed, made._learned, made._observations = {}, dict(learned), None
+        made._packed, made._learned, made._observations, made._spans = {}, dict(learned), None, None
         made._export, made._observing = threading.Lock(), threading.Lock()
         return made
 
@@ -142,6 +143,11 @@ class Network:
     def parameters(self) -> int:
         """Weights and biases of the original, shared ones once."""
         return sum(p.numel() for p in self.original.parameters())
+
+    @property
+    def ragged(self) -> bool:
+        """Whether examples have different shapes: sequences of different lengths."""
+        return not self._calibration.uniform
 
     @cached_property
     def operations(self) -> float:
@@ -184,9 +190,8 @@ class Network:
             return settle(quantization, self.simulation, self.layers, self._seen, goal, self.operations, watch)
 
         modules = dict(self.module.named_modules(remove_duplicate=False))
-        return Quantizer(
-            self.layers, self._observed, MomentStore(self.layers, modules, moments), jointly, self._learned
-        )
+        store = MomentStore(self.layers, modules, moments)
+        return Quantizer(self.layers, self._observed, store, jointly, self._learned, self._ends)
 
     def _observed(self, cancel: threading.Event | None = None) -> dict[str, Observation]:
         """What arrives at each layer, looked at once."""
@@ -194,6 +199,15 @@ class Network:
             if self._observations is None:
                 self._observations = self._observe(cancel)
             return self._observations
+
+    def _ends(self, cancel: threading.Event | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """The smallest and largest value that arrives at each layer: half the work of `_observed`."""
+        with self._observing:
+            if self._observations is not None:
+                return {name: (seen.centres[0], seen.centres[-1]) for name, seen in self._observations.items()}
+            if self._spans is None:
+                self._spans = widened(self.module, self.layers, self._seen, self.batch, cancel)
+            return self._spans.ends()
 
     def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
         return observe(self.module, self.layers, self._seen, self.batch, cancel)
@@ -237,9 +251,8 @@ class Network:
     @cached_property
     def _graph(self) -> ExportedGraph:
         name = f"{self.key[:32]}-{NAMING}-torch{torch.__version__}.onnx"
-        ragged = not self._calibration.uniform
         return ExportedGraph.cached(
-            self._folder / name, self.module, self.layers, self.example, self.output, ragged=ragged
+            self._folder / name, self.module, self.layers, self.example, self.output, ragged=self.ragged
         )
 
     def prepare(
@@ -258,8 +271,9 @@ class Network:
         Raises:
             Cancelled: `cancel` was set; layers that were finished are kept.
         """
-        if any(spec.activation and spec.activation.method != "naive" for spec in asked.values()):
-            self._observed(cancel)
+        ranges = {s.activation.range for s in asked.values() if s.activation and s.activation.method != "naive"}
+        if ranges:
+            (self._ends if ranges == {"minmax"} and not self.graph_only else self._observed)(cancel)
         self.quantizer.prepare(asked, Watch(cancel, progress))
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:

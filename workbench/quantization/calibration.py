@@ -39,20 +39,41 @@ class Histograms:
         self._low: dict[str, Tensor] = {}
         self._high: dict[str, Tensor] = {}
         self._counts = {name: torch.zeros(BINS) for name in self.names}
+        self._masked: set[str] = set()
+        """Where infinities or NaN arrived."""
 
     def widen(self, name: str, x: Tensor) -> None:
         """First pass: make a layer's range hold these values."""
+        x = _as_stored(x)
+        if not x.numel():
+            return
         least, most = torch.aminmax(x)
+        if not (math.isfinite(least) and math.isfinite(most)):
+            self._masked.add(name)  # no grid reaches what a mask left
+            x = x[torch.isfinite(x)]
+            if not x.numel():
+                return
+            least, most = torch.aminmax(x)
+        least, most = least.float(), most.float()
         self._low[name] = torch.minimum(self._low.get(name, least), least)
         self._high[name] = torch.maximum(self._high.get(name, most), most)
 
     def count(self, name: str, x: Tensor) -> None:
         """Second pass: count these values."""
+        if name not in self._low:
+            return
+        x = _as_stored(x).float()
+        if name in self._masked:
+            x = x[torch.isfinite(x)]
         low, high = self._low[name], self._high[name]
         if high > low:
             self._counts[name] += torch.histc(x, BINS, min=float(low), max=float(high))
         else:
             self._counts[name][0] += x.numel()
+
+    def ends(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The smallest and the largest value of each, known after the first pass."""
+        return {name: (low, self._high[name]) for name, low in self._low.items()}
 
     def made(self) -> dict[str, Observation]:
         """The histograms of what was seen."""
@@ -86,11 +107,29 @@ def observe(
     Raises:
         Cancelled: `cancel` was set.
     """
-    histograms = Histograms(name for name, layer in layers.items() if not layer.activations)
-    for look in (histograms.widen, histograms.count):
-        with watching(model, layers, look):
-            run_through(model, inputs, batch, cancel)
+    histograms = widened(model, layers, inputs, batch, cancel)
+    with watching(model, layers, histograms.count):
+        run_through(model, inputs, batch, cancel)
     return histograms.made()
+
+
+@torch.inference_mode()
+def widened(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    inputs: Inputs,
+    batch: int = 128,
+    cancel: threading.Event | None = None,
+) -> Histograms:
+    """The first pass of `observe` alone; its arguments and errors are the same.
+
+    Returns:
+        Histograms that are empty, but know what they span.
+    """
+    histograms = Histograms(name for name, layer in layers.items() if not layer.activations)
+    with watching(model, layers, histograms.widen):
+        run_through(model, inputs, batch, cancel)
+    return histograms
 
 
 @contextmanager
@@ -99,18 +138,12 @@ def watching(model: nn.Module, layers: Mapping[str, Layer], look: Callable[[str,
     watched = [layer for layer in layers.values() if not layer.activations]
     thread = threading.get_ident()
 
-    def looked(name: str, x: Tensor) -> None:
-        if x.numel() and not all(map(math.isfinite, map(float, torch.aminmax(x)))):
-            x = x[torch.isfinite(x)]  # no grid reaches what a mask left; looking at every value takes 20 times as long
-        if x.numel():
-            look(name, x.float())
-
     def hook(name: str) -> Callable[[nn.Module, Sequence[Any], Mapping[str, Any]], None]:
         def heard(_: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
             if threading.get_ident() == thread:
                 x = first_tensor(args, kwargs)
                 if x is not None:
-                    looked(name, x)
+                    look(name, x)
 
         return heard
 
@@ -126,7 +159,7 @@ def watching(model: nn.Module, layers: Mapping[str, Layer], look: Callable[[str,
     def hear(_: Any, weight: Tensor, other: Tensor, __: Any) -> Tensor:
         name = functions.get(storage(weight))
         if name is not None:
-            looked(name, other)
+            look(name, other)
         return other
 
     try:
@@ -148,6 +181,12 @@ def first_tensor(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | Non
         if isinstance(value, Tensor) and value.is_floating_point():
             return value
     return None
+
+
+def _as_stored(x: Tensor) -> Tensor:
+    """The same values in the order of the memory: to look at images in another one, they would be copied first."""
+    strides = x.stride()
+    return x.permute(sorted(range(x.dim()), key=lambda dimension: -strides[dimension]))
 
 
 def _centres(low: Tensor, high: Tensor) -> Tensor:

@@ -116,6 +116,7 @@ class Quantizer:
         moments: MomentStore | None = None,
         jointly: Jointly | None = None,
         learned: Learned | None = None,
+        ends: Callable[[], Mapping[str, tuple[Tensor, Tensor]]] | None = None,
     ) -> None:
         """
         Args:
@@ -125,12 +126,15 @@ class Quantizer:
                 none are rounded to nearest.
             jointly: Makes the layers of recipes whose layers depend on each other.
             learned: Grids that take the place of those that a range would give.
+            ends: Gives the smallest and largest value that arrives at each layer, where that is known sooner than
+                observations are.
         """
         self.layers = layers
         self._observe = observations
         self._moments = moments
         self._jointly = jointly
         self._learned = dict(learned or {})
+        self._ends = ends
         self._settled: dict[Quantization, Mapping[str, Settled]] = {}
         self._settling = threading.Lock()
         self._whole = Remembered(WHOLE_BYTES)
@@ -224,6 +228,9 @@ class Quantizer:
                 self._activation_grids[spec] = learned
             elif spec.method == "naive":
                 self._activation_grids[spec] = naive_grid(spec.bits)
+            elif spec.range == "minmax" and self._ends is not None:
+                ends = self._ends().get(spec.layer)
+                self._activation_grids[spec] = affine_over(*ends)(spec.bits) if ends is not None else None
             elif (seen := self.observations.get(spec.layer)) is None:
                 self._activation_grids[spec] = None
             elif spec.range == "auto":
