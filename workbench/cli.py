@@ -10,9 +10,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="workbench", description="Bits, distillation and devices, measured.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_measure(commands)
+    _add_export(commands)
     for entry in entry_points(group="workbench.commands"):
         entry.load()(commands)
     options = parser.parse_args(arguments)
@@ -37,9 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("measure", help="measure one recipe on a model of the zoo")
+    _add_recipe(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_measure)
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("export", help="write what a recipe makes of a model of the zoo")
+    _add_recipe(parser)
+    parser.add_argument(
+        "--to",
+        metavar="PATH",
+        required=True,
+        help="a file that ends in .onnx, .pt2, .xml or .safetensors; without an ending, a folder that runs elsewhere",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.set_defaults(run=_export)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The model, and the options that make a recipe."""
     from workbench.recipe import Quantization
 
-    parser = commands.add_parser("measure", help="measure one recipe on a model of the zoo")
     parser.add_argument("model", help="a name of the zoo, such as seed-cnn")
     parser.add_argument("--recipe", metavar="FILE", help="a recipe as JSON; the options below change it")
     parser.add_argument("--weight-bits", type=int, metavar="N", help="2 to 8")
@@ -51,14 +75,29 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or eager")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--batch", type=int, metavar="N", help="inputs per call")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(run=_measure)
 
 
 def _measure(options: argparse.Namespace) -> int:
+    from workbench import zoo
+
+    report = zoo.load(options.model).measure(_recipe(options))
+    print(report.model_dump_json(indent=2) if options.json else report)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from workbench import zoo
+
+    recipe = _recipe(options)
+    for state in zoo.load(options.model).export_stream(recipe, options.to, overwrite=options.overwrite):
+        if state.done:
+            print(f"{state.path}: {state.size:,} bytes. {state.agreement}")
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
     from pathlib import Path
 
-    from workbench import zoo
     from workbench.recipe import Deployment, Quantization, Recipe
 
     recipe = Recipe()
@@ -79,10 +118,7 @@ def _measure(options: argparse.Namespace) -> int:
         if not bits.isdigit():
             raise WorkbenchError(f"--layer {text}: NAME=BITS is expected, such as fc2=8.")
         layers[name] = {"weight_bits": int(bits)}
-    recipe = recipe.replace(
+    return recipe.replace(
         quantization=quantization.replace(layers=layers),
         deployment=recipe.deployment.replace(**chosen(Deployment)),
     )
-    report = zoo.load(options.model).measure(recipe)
-    print(report.model_dump_json(indent=2) if options.json else report)
-    return 0

@@ -109,15 +109,19 @@ class Evaluation:
         """
         order = torch.randperm(len(task), generator=torch.Generator().manual_seed(seed))
         self.task = task
-        self._parts = task.inputs.batches(order, batch)
-        self.order = torch.cat(self._parts)
+        self.parts = task.inputs.batches(order, batch)
+        """Indices of the examples of each batch."""
+        self.order = torch.cat(self.parts)
         self._finished: OrderedDict[Hashable, Outcomes] = OrderedDict()
         self._wanted = Remembered(REMEMBER_BYTES)
         """The reference's own outputs, where they are what is right."""
+        self._given = Remembered(REMEMBER_BYTES)
+        """Outputs of quantized networks, with which what runs is compared."""
         self._lock = threading.Lock()
 
     @cached_property
-    def _resampling(self) -> Resampling:
+    def resampling(self) -> Resampling:
+        """Of the task's examples."""
         return Resampling(len(self.task))
 
     def stream(
@@ -147,19 +151,19 @@ class Evaluation:
             return
         metrics: Sequence[Metric] = ()
         collected: list[list[Tensor]] = []
-        for index, part in enumerate(self._parts):
+        for index, part in enumerate(self.parts):
             if cancel is not None and cancel.is_set():
                 raise Cancelled
             batch = self.task.inputs[part].channels_last()
-            outputs = self._outputs(network, asked, batch, index)
+            outputs = self.outputs(network, asked, index)
             wanted = self._targets(reference, batch, index, part)
             if not collected:
                 metrics = self.task.metrics_for(outputs)
                 collected = [[] for _ in metrics]
             for metric, rows in zip(metrics, collected, strict=True):
                 rows.append(metric.statistics(outputs, wanted))
-            outcomes = Outcomes(tuple(metrics), tuple(map(torch.cat, collected)), self._resampling, self.order)
-            if index + 1 == len(self._parts):
+            outcomes = Outcomes(tuple(metrics), tuple(map(torch.cat, collected)), self.resampling, self.order)
+            if index + 1 == len(self.parts):
                 with self._lock:
                     self._finished[key] = outcomes
                     while len(self._finished) > REMEMBERED_OUTCOMES:
@@ -177,8 +181,23 @@ class Evaluation:
         *_, last = self.stream(network, asked, reference, cancel)
         return last
 
+    def outputs(self, network: Network, asked: Mapping[str, LayerSpec], index: int) -> Tensor:
+        """What the simulation gives for a batch; from memory where it is there.
+
+        Args:
+            network: What runs.
+            asked: How its layers are quantized.
+            index: Of the batch in `parts`.
+
+        Raises:
+            TaskError: The network's output does not fit the task, or is NaN.
+        """
+        key = (network.key, tuple(asked.items()), index)
+        return self._given.made(key, lambda: self._outputs(network, asked, index))
+
     @torch.inference_mode()
-    def _outputs(self, network: Network, asked: Mapping[str, LayerSpec], batch: Inputs, index: int) -> Tensor:
+    def _outputs(self, network: Network, asked: Mapping[str, LayerSpec], index: int) -> Tensor:
+        batch = self.task.inputs[self.parts[index]].channels_last()
         outputs = selected(network.simulation.run(batch, asked, index), self.task.output)
         if outputs.dim() == 0 or len(outputs) != len(batch):
             raise TaskError(

