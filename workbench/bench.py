@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -26,7 +26,10 @@ from workbench.explaining.explanation import Explanation
 from workbench.explaining.flipping import flipped
 from workbench.explaining.flips import FlipList
 from workbench.explaining.histogram import LayerHistogram, layer_histogram
-from workbench.files import write_atomically
+from workbench.exporting.agreeing import agreeing
+from workbench.exporting.agreement import Agreement
+from workbench.exporting.exporter import Exported, Shipment, export_stream
+from workbench.exporting.folder import Contents
 from workbench.finetuned_networks import FinetunedNetworks
 from workbench.finetuning.trainer import Progress as Finetuned
 from workbench.grid import QuantizedLayer
@@ -38,6 +41,7 @@ from workbench.hardware.library import profiles as hardware_profiles
 from workbench.hardware.precision import Precision
 from workbench.hardware.profile import Profile
 from workbench.hardware.roofline import bound as roofline_bound
+from workbench.inputs import Inputs
 from workbench.layers import LayerInfo, LeftAlone
 from workbench.network import Network
 from workbench.planning.forecast import Cost, Forecast
@@ -51,6 +55,13 @@ from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe, Scheme
 from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
+from workbench.speed.details import TimingDetails, timed
+from workbench.speed.disturbances import oversubscription
+from workbench.speed.layer_times import LayerTimes, layer_times
+from workbench.speed.memory import available, peak_growth, refuse_beyond
+from workbench.speed.subject import Subject
+from workbench.speed.sweep import Sweep, sweep
+from workbench.speed.waterfall import Waterfall, waterfall
 from workbench.store import Store
 from workbench.task import Task
 from workbench.trained_students import Teacher, TrainedStudents
@@ -60,6 +71,8 @@ FIRST_EXAMPLES = 1000
 SECONDS_BETWEEN = 0.08
 PLANNED_BITS = (2, 3, 4, 6, 8)
 """What a planned layer's weights can have, unless other bits are named."""
+
+SWEPT_BATCHES = (1, 8, 32)
 
 LISTED_FLIPS = 200
 """Examples of either kind that a list of flips has at most."""
@@ -105,6 +118,8 @@ class Bench:
         self.name = name or type(model).__name__
         self.task = task
         self.store = store or Store()
+        self.licence = ""
+        """A sentence on whose the model is, for those who get it; the zoo knows it of its own."""
         self._told = expectations(model)
         self._network = _network(model, task, self.store.folder / "graphs")
         self._evaluation = Evaluation(task, self._network.batch)
@@ -206,8 +221,11 @@ class Bench:
                 raise RecipeError(f"deployment.{field}: there is no {field} {value!r}. {nearest(value, reasons)}")
             if reasons[value] is not None:
                 raise RecipeError(f"deployment.{field}: {reasons[value]}")
-        if deployment.device not in runtimes.get(deployment.runtime).devices():
-            raise RecipeError(f"deployment.device: {deployment.runtime} does not run on {deployment.device} here.")
+        refusal = runtimes.refusal(deployment, self._network)
+        if refusal is not None:
+            raise RecipeError(f"deployment: {refusal}")
+        if recipe.distillation is None:  # a student is smaller: asked again when it is there
+            self._room(self._network, deployment.batch)
         if recipe.finetuning is not None:
             self._finetuned.check(recipe, self._network)
         if recipe.distillation is not None:
@@ -390,36 +408,39 @@ class Bench:
 
     # Shipping
 
-    def export(self, recipe: Recipe, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write what a recipe makes: ``.onnx`` (quantized graph) or ``.safetensors`` (packed weights).
+    def export(
+        self, recipe: Recipe, path: str | Path, *, overwrite: bool = False, cancel: threading.Event | None = None
+    ) -> Path:
+        """Write what a recipe makes, read it again and compare it with the simulation before it is put in place.
+
+        Args:
+            recipe: What is written; its student is trained first if that was not done yet.
+            path: ``.onnx``: the graph with QDQ nodes. ``.pt2``: a program for `torch.export.load`. ``.xml``:
+                OpenVINO's, with a ``.bin`` beside it. ``.safetensors``: packed whole-number weights with their scales.
+                Without an ending: a folder with the model, a script that runs it, examples and the report.
+            overwrite: Whether what is there may be replaced.
+            cancel: Ends it; nothing is written.
 
         Raises:
-            WorkbenchError: The ending is unknown, the file exists, or it cannot be written; an
-                existing file is left whole.
+            WorkbenchError: The ending is unknown, the path exists, cannot be written, or the model cannot be written
+                so; or what was written does not do what was simulated. What was at the path is left whole.
+            Cancelled: `cancel` was set.
         """
+        *_, last = self.export_stream(recipe, path, overwrite=overwrite, cancel=cancel)
+        return last.path
+
+    def export_stream(
+        self, recipe: Recipe, path: str | Path, *, overwrite: bool = False, cancel: threading.Event | None = None
+    ) -> Iterator[Exported]:
+        """As `export`: says how far it is and how what was written agrees; the last one is done."""
         self.check(recipe)
-        path = Path(path)
-        if path.suffix not in (".onnx", ".safetensors"):
-            raise WorkbenchError(f"{path.name}: the ending says what is written; .onnx and .safetensors are known.")
-        if path.exists() and not overwrite:
-            raise WorkbenchError(f"{path} exists; pass overwrite=True to replace it.")
-        network = self._network_for(recipe)
-        if path.suffix == ".onnx":
-            layers = self._layers(recipe)
-            absent = sorted(layers.keys() - network.graph.present)
-            if absent:
-                raise WorkbenchError(
-                    f"{path.name}: no node of the exported graph has the weights of {', '.join(absent[:5])} as they "
-                    "are; leave these layers in floating point, or write .safetensors."
-                )
-            content = network.graph.quantized(layers)
-        else:
-            content = network.artifact(recipe.quantization, recipe.to_json())
-        try:
-            write_atomically(path, content)
-        except OSError as error:
-            raise WorkbenchError(f"{path} cannot be written: {error}.") from error
-        return path
+        network, asked = self._ready(recipe, cancel)
+
+        def contents() -> Contents:
+            return Contents(self.name, asked, self.measure(recipe, cancel), self.task.inputs, self.licence)
+
+        shipment = Shipment(self._evaluation, network, asked, recipe, contents)
+        yield from export_stream(shipment, Path(path), overwrite=overwrite, cancel=cancel)
 
     # Choosing a method
 
@@ -712,17 +733,143 @@ class Bench:
         with self._measuring:
             baseline = self._prepared_baseline(deployment)
             candidate = runtimes.prepare(deployment, self._network_for(recipe), self._layers(recipe))
-            batch = self.task.calibration.cycled(deployment.batch)
+            batch = self._batch(self._network_for(recipe), deployment.batch)
             timing = runtimes.time(candidate, baseline, batch, cancel)
-        notes = (*report.notes, *((candidate.note,) if candidate.note else ()))
+        told = (candidate.note, oversubscription(deployment.threads))
+        notes = (*report.notes, *(note for note in told if note))
         return report.model_copy(update={"latency": timing.candidate, "speedup": timing.speedup, "notes": notes})
 
     def _prepared_baseline(self, deployment: Deployment) -> Prepared:
         """Only the last one is kept: one deployment is looked at at a time."""
-        key = deployment.replace(batch=1)
-        if self._baseline_run is None or self._baseline_run[0] != key:
-            self._baseline_run = (key, runtimes.prepare(key, self._network, {}))
+        if self._baseline_run is None or self._baseline_run[0] != deployment:
+            self._baseline_run = (deployment, runtimes.prepare(deployment, self._network, {}))
         return self._baseline_run[1]
+
+    # Speed here
+
+    def timing(self, recipe: Recipe, cancel: threading.Event | None = None) -> TimingDetails:
+        """How fast a recipe runs here and how sure that is: percentiles, loading, memory, energy, the machine's noise.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: The runtime cannot run it.
+            Cancelled: `cancel` was set.
+        """
+        *_, details = self.timing_stream(recipe, cancel)
+        return details
+
+    def timing_stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[TimingDetails]:
+        """As `timing`, from the latency on. Its errors are those of `timing`."""
+        return timed(self._subject(recipe, cancel), lambda: self._memory_needed(recipe), self._measuring, cancel)
+
+    def waterfall(self, recipe: Recipe, cancel: threading.Event | None = None) -> Waterfall:
+        """Which lever makes it faster, from plain PyTorch to the recipe, each step timed against the one before.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.waterfall_stream(recipe, cancel)
+        return found
+
+    def waterfall_stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Waterfall]:
+        """As `waterfall`, after every step. Its errors are those of `waterfall`."""
+        return waterfall(self._subject(recipe, cancel), self._measuring, cancel)
+
+    def sweep(
+        self,
+        recipe: Recipe,
+        runtimes: Sequence[str] | None = None,
+        batches: Sequence[int] = SWEPT_BATCHES,
+        threads: Sequence[int] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Sweep:
+        """Which runtime wins at which batch and thread count, and whether that can be told from the next best.
+
+        Args:
+            recipe: What is timed.
+            runtimes: Their names; all by default.
+            batches: Examples in a call.
+            threads: 1 and all processors by default.
+            cancel: Checked between calls.
+
+        Raises:
+            RecipeError: See `check`; or a runtime, batch or thread count that is not allowed.
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.sweep_stream(recipe, runtimes, batches, threads, cancel)
+        return found
+
+    def sweep_stream(
+        self,
+        recipe: Recipe,
+        runtimes: Sequence[str] | None = None,
+        batches: Sequence[int] = SWEPT_BATCHES,
+        threads: Sequence[int] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Sweep]:
+        """As `sweep`, after every batch and thread count. Its arguments and errors are those of `sweep`."""
+        return sweep(self._subject(recipe, cancel), runtimes, batches, threads, self._measuring, cancel)
+
+    def layer_times(self, recipe: Recipe, cancel: threading.Event | None = None) -> LayerTimes:
+        """Seconds of each layer in a call, from the runtime's own profiler.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: The runtime has no profiler, or cannot run the recipe.
+            Cancelled: `cancel` was set.
+        """
+        subject = self._subject(recipe, cancel)
+        with self._measuring:
+            return layer_times(subject, self._bits(recipe), cancel)
+
+    def _subject(self, recipe: Recipe, cancel: threading.Event | None) -> Subject:
+        self.check(recipe)
+        network, asked = self._ready(recipe, cancel)
+        return Subject(recipe, network, network.quantized(asked), lambda size: self._batch(network, size))
+
+    def _batch(self, network: Network, size: int) -> Inputs:
+        """Examples, as many as are asked for; refused before they are made if they would not fit in memory."""
+        self._room(network, size)
+        return self.task.calibration.cycled(size)
+
+    def _room(self, network: Network, size: int) -> None:
+        if size > network.batch:  # as many fit, as the evaluation shows
+            fixed, each = self._memory(network)
+            refuse_beyond(size, fixed, each, available())
+
+    def _memory_needed(self, recipe: Recipe) -> float:
+        fixed, each = self._memory(self._network_for(recipe))
+        return fixed + each * recipe.deployment.batch
+
+    def _memory(self, network: Network) -> tuple[float, float]:
+        """Bytes of the weights, and those that each example takes."""
+        fixed = 4.0 * sum(tensor.numel() for tensor in network.state.values())
+        if network.graph_only:
+            grown = peak_growth(lambda: network.call(self.task.calibration.cycled(network.batch)))
+            return fixed, (grown or 0) / network.batch
+        counts = self._counts(network)
+        return fixed, 4.0 * (counts.peak_activation + 2 * counts.inputs + counts.outputs)
+
+    # What runs, against what is simulated
+
+    def agreement(self, recipe: Recipe, cancel: threading.Event | None = None) -> Agreement:
+        """How far what the recipe's runtime gives agrees with the simulation, on every example.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: The runtime cannot take the network.
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.agreement_stream(recipe, cancel)
+        return found
+
+    def agreement_stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Agreement]:
+        """As `agreement`, from the first batch on; the last one says where a disagreement starts."""
+        self.check(recipe)
+        network, asked = self._ready(recipe, cancel)
+        prepare = partial(runtimes.prepare, recipe.deployment, network)
+        yield from agreeing(self._evaluation, network, asked, recipe, prepare, cancel)
 
     # Devices that are not here
 
@@ -742,6 +889,9 @@ class Bench:
         network = self._untrained(recipe)
         if network.graph_only:
             raise WorkbenchError("counts: those of an ONNX graph are not known; load the model as a torch module.")
+        return self._counts(network)
+
+    def _counts(self, network: Network) -> Counts:
         if network not in self._counted:
             self._counted[network] = counted(network.module, network.example[:1], _by_weight(network))
         return self._counted[network]
@@ -762,12 +912,13 @@ class Bench:
         device = profile if isinstance(profile, Profile) else hardware_profile(profile)
         counts = self.counts(recipe)
         network = self._untrained(recipe)
-        bits = {
-            name: (weight.bits if weight else None, activation.bits if activation else None)
-            for name, (weight, activation) in specs(recipe.quantization, network.layers).items()
-        }
-        precision = Precision(recipe.quantization, bits, _by_weight(network))
+        precision = Precision(recipe.quantization, self._bits(recipe), _by_weight(network))
         return roofline_bound(counts, precision, device, recipe.deployment.batch)
+
+    def _bits(self, recipe: Recipe) -> dict[str, tuple[int | None, int | None]]:
+        """What is asked of each layer's weights and activations."""
+        asked = specs(recipe.quantization, self._untrained(recipe).layers)
+        return {name: (w.bits if w else None, a.bits if a else None) for name, (w, a) in asked.items()}
 
     @cached_property
     def _counted(self) -> WeakKeyDictionary[Network, Counts]:

@@ -142,7 +142,7 @@ def test_export_refuses_and_keeps_what_is_there(
     path.write_text("mine")
     with pytest.raises(WorkbenchError, match="exists"):
         bench.export(Recipe(), path)
-    with pytest.raises(WorkbenchError, match=r"\.onnx and \.safetensors"):
+    with pytest.raises(WorkbenchError, match=r"\.onnx, \.pt2, \.xml, \.safetensors are known"):
         bench.export(Recipe(), tmp_path / "model.pt")
     with pytest.raises(WorkbenchError, match="cannot be written"):
         bench.export(Recipe(), tmp_path / "no folder" / "model.safetensors")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from workbench.hardware.profile import ProfileError
+from workbench.hardware.profile import BITS, ProfileError
 from workbench.report import Estimate
 
 Limit = Literal["compute", "memory", "none"]
@@ -143,6 +143,29 @@ class DeviceBound(_Frozen):
     def limited_by(self) -> str:
         """What takes the largest share: ``compute``, ``memory`` or ``overhead``."""
         return max(self.shares, key=lambda name: self.shares[name])
+
+    @property
+    def kernels(self) -> dict[str, tuple[str, ...]]:
+        """What runs the products: operators by their kernel, the widest first."""
+        used = {row.kernel for row in self.rows if row.kernel}
+        return {
+            kernel: tuple(row.name for row in self.rows if row.kernel == kernel)
+            for kernel in sorted(used, key=lambda kernel: -BITS[kernel])
+        }
+
+    @property
+    def energy(self) -> Estimate | None:
+        """Joules of a call at the device's whole power; None where the power or the latency is not known."""
+        if self.power is None or self.latency is None:
+            return None
+        latency, power = self.latency, self.power
+        return Estimate(
+            value=latency.value * power,
+            low=latency.low * power,
+            high=latency.high * power,
+            unit="J",
+            source="predicted",  # the rated power is not what this load draws, even where the time was measured
+        )
 
     @property
     def largest_batch(self) -> int | None:

@@ -47,15 +47,20 @@ def notes_on(
         overhead: What is not of an operator.
     """
     wider: dict[tuple[int, str], list[str]] = {}
+    held: dict[tuple[int, str], list[str]] = {}
     unpacked = []
     for (_, bits), row in zip(asked, rows, strict=True):
         if row.kernel and bits.whole is not None and bits.whole < BITS[row.kernel]:
             wider.setdefault((bits.whole, row.kernel), []).append(row.name)
+        elif row.kernel and bits.whole is not None and bits.weight is not None and bits.weight < BITS[row.kernel]:
+            held.setdefault((bits.weight, row.kernel), []).append(row.name)
         if row.kernel and bits.whole is None and bits.weight is not None:
             unpacked.append(row.name)
     for (width, kernel), names in sorted(wider.items()):
         into = f"{BITS[kernel]}-bit kernels" if kernel.startswith("int") else f"{kernel} kernels"
         yield f"{width}-bit {'layer runs' if len(names) == 1 else 'layers run'} in {into} there ({_listed(names)})."
+    for (width, kernel), names in sorted(held.items()):
+        yield f"{width}-bit weights lie in {BITS[kernel]} bits there, as its kernels read them ({_listed(names)})."
     if unpacked:
         yield f"Weights alone are on grids, or on uneven ones, in {_listed(unpacked)}: floating point multiplies there."
     if any(row.kernel == "fp16" for row in rows) and "fp32" not in profile.peaks:

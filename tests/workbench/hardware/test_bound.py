@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,11 +22,8 @@ W8A8 = wb.Recipe(quantization=wb.Quantization(weight_bits=8, activation_bits=8))
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    file = Path(__file__).parents[3] / "bench" / "devices.py"
-    spec = importlib.util.spec_from_file_location("devices", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
+    return importlib.import_module("devices")
 
 
 @pytest.mark.parametrize(

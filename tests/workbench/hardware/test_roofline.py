@@ -258,6 +258,31 @@ def test_a_calibrated_profile_foretells_what_was_measured_and_is_narrower() -> N
     assert twice.latency.value == pytest.approx(1e-3)
 
 
+def test_weights_of_fewer_bits_than_the_kernels_say_how_they_lie() -> None:
+    said = " ".join(ask(device(), layer("a"), layer("b"), weight=4, activation=8).notes)
+    assert "4-bit weights lie in 8 bits there, as its kernels read them (a, b)." in said
+    assert "lie in" not in " ".join(ask(device(), layer("a"), weight=8, activation=8).notes)
+
+
+def test_kernels_name_what_they_multiply_the_widest_first() -> None:
+    pool = Count("pool", "max_pool2d", OperatorClass.MEMORY, 0, (), 10, 10)
+    bits = {"a": (8, 8), "b": (None, None)}
+    found = bound(network(layer("a"), layer("b"), pool), precision(bits), device(), 1)
+    assert found.kernels == {"fp32": ("b",), "int8": ("a",)}
+    assert list(found.kernels) == ["fp32", "int8"]
+
+
+def test_energy_is_power_times_latency_and_not_told_without_either() -> None:
+    found = ask(device(power=5.0), layer("a"))
+    assert (found.energy.low, found.energy.value, found.energy.high) == pytest.approx(
+        tuple(5 * end for end in (found.latency.low, found.latency.value, found.latency.high))
+    )
+    assert (found.energy.unit, found.energy.source) == ("J", "predicted")
+    assert found.rescaled(1.0).energy.source == "predicted"
+    assert ask(device(), layer("a")).energy is None
+    assert ask(device(peaks={"int8": 1e9}, power=5.0), layer("a")).energy is None
+
+
 def test_names_of_layers_cannot_break_the_page() -> None:
     assert "<script>" not in ask(device(), layer("<script>"))._repr_html_()
 
