@@ -1,0 +1,66 @@
+"""From a recipe to a session, and from an exported graph to a session, by the clock."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from peers.graphs import GraphPeer
+
+import workbench as wb
+from race.cases import Case
+from workbench import runtimes
+from workbench.quantization.quantizer import specs
+from workbench.runtimes import Prepared
+
+RECIPE = wb.Recipe(quantization=wb.Quantization(weight_bits=8, activation_bits=8, range="minmax"))
+RUNTIMES = ("onnxruntime", "openvino")
+ROUNDS = 3
+
+
+def quantized(bench: wb.Bench) -> dict[str, Any]:
+    network = bench._network
+    return network.quantized(specs(RECIPE.quantization, network.layers))
+
+
+def deployed(bench: wb.Bench, layers: dict[str, Any], runtime: str, batch: int, threads: int) -> Prepared:
+    deployment = wb.Deployment(runtime=runtime, batch=batch, threads=threads)
+    return runtimes.prepare(deployment, bench._network, layers)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def making(case: Case, peers: Sequence[GraphPeer], threads: int) -> dict[str, Any]:
+    """Seconds from a loaded, exported network that nothing is known of to a session for one example.
+
+    In turn, `ROUNDS` times; medians. Export and imports are left out for all; calibration is in for all.
+    """
+    one = case.arrays(case.batch(1))
+    taken: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for runtime in RUNTIMES:
+            bench = case.fresh()
+            spent = seconds(lambda b=bench, r=runtime: deployed(b, quantized(b), r, 1, threads))
+            taken.setdefault(runtime, []).append(spent)
+        for peer in peers:
+            spent = seconds(lambda p=peer: p.open(p.make(case.job), threads, one))
+            taken.setdefault(peer.name, []).append(spent)
+    medians = {name: statistics.median(all_) for name, all_ in taken.items()}
+    examples = sum(len(next(iter(batch.values()))) for batch in case.job.calibration)
+    return {"seconds": medians, "examples": examples, "export": case.export_seconds}
+
+
+def to_latency(case: Case) -> list[float]:
+    """Seconds from a recipe that is new to a calibrated bench to its latency: quantization, session, timing."""
+    bench = case.fresh()
+    known = bench.baseline
+    recipes = [RECIPE.replace(quantization=RECIPE.quantization.replace(weight_bits=bits)) for bits in range(8, 1, -1)]
+    bench._timed(known.model_copy(update={"recipe": RECIPE}), None)  # calibration and the baseline's session, once
+    reports = [known.model_copy(update={"recipe": recipe}) for recipe in recipes[1:]]
+    return [seconds(lambda report=report: bench._timed(report, None)) for report in reports]
