@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from widgets.deployment_panel import DeploymentPanel
+    from widgets.device_panel import DevicePanel
     from widgets.distillation_panel import DistillationPanel
     from widgets.explanation import ExplanationPart
     from widgets.figure import tradeoff_figure
     from widgets.finetuning_panel import FinetuningPanel
     from widgets.foresight import Foresight
     from widgets.guess import Guess
+    from widgets.guess_speed import GuessSpeed
     from widgets.header import History, ModelPicker, Status
     from widgets.layer_table import LayerTable
     from widgets.learning_curves import LearningCurves
     from widgets.model_check import ModelCheck
     from widgets.quantization_panel import QuantizationPanel
     from widgets.session import Session
+    from widgets.speed_panel import SpeedPanel
     from widgets.tiles import Tiles
     from widgets.tradeoff import TradeOff
     from widgets.tried import Tried
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DeploymentPanel": "deployment_panel",
+    "DevicePanel": "device_panel",
     "DistillationPanel": "distillation_panel",
     "ExplanationPart": "explanation",
     "FinetuningPanel": "finetuning_panel",
     "Foresight": "foresight",
     "Guess": "guess",
+    "GuessSpeed": "guess_speed",
     "History": "header",
     "LayerTable": "layer_table",
     "LearningCurves": "learning_curves",
@@ -42,6 +47,7 @@ _HOME = {
     "ModelPicker": "header",
     "QuantizationPanel": "quantization_panel",
     "Session": "session",
+    "SpeedPanel": "speed_panel",
     "Status": "header",
     "Tiles": "tiles",
     "TradeOff": "tradeoff",
@@ -53,11 +59,13 @@ _HOME = {
 
 __all__ = [
     "DeploymentPanel",
+    "DevicePanel",
     "DistillationPanel",
     "ExplanationPart",
     "FinetuningPanel",
     "Foresight",
     "Guess",
+    "GuessSpeed",
     "History",
     "LayerTable",
     "LearningCurves",
@@ -65,6 +73,7 @@ __all__ = [
     "ModelPicker",
     "QuantizationPanel",
     "Session",
+    "SpeedPanel",
     "Status",
     "Tiles",
     "TradeOff",

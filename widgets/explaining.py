@@ -106,6 +106,10 @@ class Explaining(Planning):
 
     # Inside
 
+    def _occupied(self) -> bool:
+        """Whether something runs that this would disturb."""
+        return self.busy
+
     def _move(self, recipe: Recipe) -> None:
         with self._change():
             name = self._desk.name
@@ -121,7 +125,7 @@ class Explaining(Planning):
     def _explain(self, question: int, desk: Desk, recipe: Recipe, cancel: threading.Event) -> None:
         """In the worker: the layers, then the flips."""
         with self._settled:
-            while self.busy and not cancel.is_set():
+            while self._occupied() and not cancel.is_set():
                 self._settled.wait(PATIENCE)
         pace = Pace(SECONDS_BETWEEN)
         for explanation in desk.bench.explain_stream(recipe, cancel):

@@ -124,6 +124,16 @@ def size(number_of_bytes: float) -> Quantity:
     return _scaled(number_of_bytes, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
 
 
+def rate(operations: float) -> Quantity:
+    """Operations per second: ``1.54 TOP/s``, ``480 MOP/s``."""
+    return _scaled(operations, ((1e15, "POP/s"), (1e12, "TOP/s"), (1e9, "GOP/s"), (1e6, "MOP/s"), (1e3, "kOP/s")))
+
+
+def energy(joules: float) -> Quantity:
+    """Joules: ``17.8 mJ``, ``35.2 µJ``."""
+    return _scaled(joules, ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")))
+
+
 def duration(seconds: float) -> Quantity:
     """Seconds: ``32.0 µs``, ``4.10 ms``, ``0.420`` s is written ``420 ms``."""
     return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")))

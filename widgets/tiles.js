@@ -27,8 +27,12 @@ function make() {
   const unit = el("small");
   const detail = el("div", { class: "wb-detail num" });
   const strip = el("div", { class: "wb-bar", "aria-hidden": "true" });
+  const sign = el("span", { class: "wb-sign" });
+  const where = el("span");
+  const range = el("b");
+  const there = el("div", { class: "wb-there num" }, sign, range, where);
   const node = el("div", { class: "wb-tile", role: "group" }, el("div", { class: "wb-head" }, name, place),
-    el("div", { class: "wb-value num" }, value, unit), detail, strip);
+    el("div", { class: "wb-value num" }, value, unit), detail, strip, there);
   node.update = (view) => {
     set(node, { "data-state": view.state, title: view.title || null, "aria-label": view.name, "data-tile": view.name.split(",")[0], "data-origin": view.badge?.origin ?? null });
     set(name, { text: view.name });
@@ -41,6 +45,14 @@ function make() {
     }
     pieces(detail, view.parts);
     bar(strip, view.bar);
+    set(there, { hidden: !view.there });
+    if (!view.there) return;
+    set(where, { text: ` on ${view.there.name}` });
+    set(range, { text: view.there.text });
+    set(there, { title: `${view.there.name}: ${view.there.text}, ${view.there.origin}` });
+    if (sign.dataset.origin === view.there.origin) return;
+    sign.dataset.origin = view.there.origin;
+    sign.replaceChildren(svg("svg", { viewBox: "0 0 10 10", width: 9, height: 9, role: "img", "aria-label": view.there.origin }, mark(view.there.origin, 5, 5, 9)));
   };
   return node;
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from widgets.formatting import (
     NOTHING,
@@ -19,13 +19,19 @@ from widgets.formatting import (
     title,
 )
 from widgets.part import Part, source
+from widgets.roofline import span
 from workbench.report import Estimate, Report
+
+if TYPE_CHECKING:
+    from widgets.bounding import Elsewhere
 
 SPANS = (0.04, 0.2, 1.0)
 """Widths of the accuracy axis, as shares; few, so that an interval is seen to shrink on a scale that stays."""
 FACTORS = (2.0, 8.0, 64.0)
 """Ends of the latency axis, as factors of the baseline."""
 BASELINE_AT = 0.75
+LATENCY = 2
+"""Which of the tiles it is."""
 
 Tile = dict[str, Any]
 
@@ -63,6 +69,17 @@ def tiles_view(
             _flips(report) | {"state": state},
         ]
     }
+
+
+def there_view(elsewhere: Elsewhere | None) -> dict[str, str] | None:
+    """The line in the tile of the latency about the device that is asked about; None where none is."""
+    if elsewhere is None or elsewhere.bound is None:
+        return None
+    latency = elsewhere.bound.latency
+    if latency is None:
+        return {"name": elsewhere.profile.name, "text": "not possible there", "origin": "predicted"}
+    text = span(latency.low, latency.high)
+    return {"name": elsewhere.profile.name, "text": text, "origin": latency.source}
 
 
 def _predicted(
@@ -218,7 +235,7 @@ class Tiles(Part):
     """Accuracy, size, latency and flips of the recipe on the screen."""
 
     _esm = source("tiles.js")
-    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "baseline", "busy", "prediction")
+    watches: ClassVar[tuple[str, ...]] = ("report", "stale", "baseline", "busy", "prediction", "elsewhere")
     _timed: Report | None = None
 
     def draw(self) -> dict[str, Any]:
@@ -237,4 +254,5 @@ class Tiles(Part):
         )
         if report is not None and report.latency is not None:
             self._timed = report
+        view["tiles"][LATENCY]["there"] = there_view(session.elsewhere)
         return view

@@ -31,7 +31,7 @@ def verdict_view(
         "reason": advice.reason if advice else waiting,
         "suggestion": advice.suggestion if advice else "",
         "offer": advice is not None and advice.recipe is not None,
-        "notes": " ".join(note for note in report.notes if advice is None or note != advice.reason),
+        "notes": " ".join(note for note in report.notes if advice is None or note not in advice.reason),
         "warnings": list(warnings),
         "state": "stale" if stale else "final" if advice else "growing",
     }

@@ -9,6 +9,7 @@ import ipywidgets
 import traitlets
 
 from widgets.deployment_panel import DeploymentPanel
+from widgets.device_panel import DevicePanel
 from widgets.distillation_panel import DistillationPanel
 from widgets.explanation import ExplanationPart
 from widgets.finetuning_panel import FinetuningPanel
@@ -19,6 +20,7 @@ from widgets.learning_curves import LearningCurves
 from widgets.model_check import ModelCheck
 from widgets.part import Part
 from widgets.quantization_panel import QuantizationPanel
+from widgets.speed_panel import SpeedPanel
 from widgets.tiles import Tiles
 from widgets.tradeoff import TradeOff
 from widgets.tried import Tried
@@ -59,7 +61,16 @@ class Workbench(ipywidgets.Box):
             "header": (ModelPicker, Status, History),
             "top": (Tiles, Verdict),
             "controls": (QuantizationPanel, DistillationPanel, FinetuningPanel, DeploymentPanel, ModelCheck),
-            "results": (TradeOff, LayerTable, ExplanationPart, LearningCurves, Tried, Foresight),
+            "results": (
+                TradeOff,
+                LayerTable,
+                ExplanationPart,
+                SpeedPanel,
+                DevicePanel,
+                LearningCurves,
+                Tried,
+                Foresight,
+            ),
         }
         first = ModelPicker  # brings the style sheet for all; twelve more copies would double what the page loads
         areas = {

@@ -11,6 +11,7 @@ import traitlets
 
 from workbench import statistics
 from workbench.errors import WorkbenchError
+from workbench.hardware import profiles
 from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
 from workbench.report import Advice, Estimate, LayerRow, Report
 
@@ -122,6 +123,12 @@ class Fake(traitlets.HasTraits):
     flip_list = traitlets.Any()
     histograms = traitlets.Dict()
     explaining = traitlets.Unicode("")
+    profiles = traitlets.Tuple(profiles())
+    profile = traitlets.Any()
+    elsewhere = traitlets.Any()
+    findings = traitlets.Dict()
+    looking = traitlets.Tuple()
+    clocking = traitlets.Bool(False)
     asked_to_learn = False
 
     def __init__(self, **values: Any) -> None:
@@ -188,6 +195,12 @@ class Fake(traitlets.HasTraits):
             "explain",
             "stop_explaining",
             "show_histogram",
+            "look",
+            "stop_looking",
+            "choose_profile",
+            "add_profiles",
+            "calibrate",
+            "forget_calibration",
             "undo",
             "redo",
             "cancel",

@@ -163,8 +163,45 @@ def test_values_off_the_usual_steps_are_shown_all_the_same():
     assert view["batch"]["value"] in view["batch"]["values"] and view["batch"]["values"] == sorted(
         view["batch"]["values"]
     )
-    assert view["threads"]["values"] == [1, 2, 12]
-    assert view["runtime"]["options"] == [{"value": "tensorrt", "text": "tensorrt", "disabled": True}]
+    assert view["threads"]["values"] == [1, 2, 4, 12]
+    assert [(o["value"], o["disabled"]) for o in view["runtime"]["options"]] == [("tensorrt", True)]
+
+
+def test_threads_beyond_the_processors_can_be_had_and_are_warned_of():
+    few, many = (deployment_view(Deployment(threads=n), (), (), 1)["warning"] for n in (1, 500))
+    assert few == "" and "500 threads share" in many
+
+
+def test_what_would_be_refused_beside_the_rest_is_greyed_with_its_reason(session):
+    s = session()
+
+    def check(recipe):
+        if recipe.deployment.precision == "bf16":
+            raise WorkbenchError("deployment.precision: onnxruntime has no kernels for bf16; choose fp32.")
+        if recipe.deployment.runtime == "eager":
+            raise WorkbenchError("deployment.runtime: eager runs torch modules, and this model is an ONNX graph.")
+
+    s.bench.check = check
+    view = DeploymentPanel(s).view
+    assert [(o["value"], o["disabled"]) for o in view["precision"]["options"]] == [("fp32", False), ("bf16", True)]
+    assert [o["value"] for o in view["runtime"]["options"] if o["disabled"]] == ["eager", "openvino"]
+    assert view["runtime"]["options"][0]["title"].startswith("eager runs torch modules")
+    assert "onnxruntime has no kernels for bf16; choose fp32." in view["reasons"]
+
+
+def test_what_really_runs_is_said_once_it_is_known(session, report):
+    told = "4-bit weights run in 8-bit kernels on this machine."
+    s = session(report=report(notes=(told, "Calibrated on noise.")))
+    assert DeploymentPanel(s).view["notes"] == []  # of an earlier recipe
+    s.recipe = s.report.recipe
+    assert DeploymentPanel(s).view["notes"] == [told]
+
+
+def test_every_runtime_says_what_it_does():
+    from widgets.deployment_panel import LINES
+    from workbench import runtimes
+
+    assert {runtime.name for runtime in runtimes.RUNTIMES} <= set(LINES)
 
 
 def test_deployment_is_updated(session, send):

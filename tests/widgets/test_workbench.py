@@ -18,7 +18,8 @@ def test_all_parts_share_one_session_in_reading_order(session):
     assert workbench.session is s
     assert all(part.session is s for part in workbench.parts)
     names = [type(part).__name__ for part in workbench.parts]
-    assert sorted(names) == sorted(set(widgets.__all__) - {"Guess", "Session", "Workbench", "tradeoff_figure"})
+    apart = {"Guess", "GuessSpeed", "Session", "Workbench", "tradeoff_figure"}
+    assert sorted(names) == sorted(set(widgets.__all__) - apart)
     assert names.index("Tiles") < names.index("Verdict") < names.index("QuantizationPanel") < names.index("TradeOff")
     assert "workbench" in workbench._dom_classes
 
