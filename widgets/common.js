@@ -167,6 +167,20 @@ function chooser(label, send) {
   };
 }
 
+/** A drop-down with a line under it that says what the chosen value does. */
+function explained(label, send) {
+  const control = chooser(label, send);
+  const line = el("p", { class: "wb-line", id: `${control.input.id}-line` });
+  set(control.input, { "aria-describedby": line.id });
+  return {
+    node: el("div", {}, control.node, line),
+    update(view) {
+      control.update(view);
+      set(line, { text: view.line });
+    },
+  };
+}
+
 /** The mark of an origin, `size` px wide, centred on (x, y): its shape says the same as its colour. */
 function mark(origin, x, y, size) {
   const r = size / 2;

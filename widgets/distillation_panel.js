@@ -4,6 +4,8 @@ export default part("wb-card wb-distillation", (root, send) => {
   const controls = {
     width: chooser("Student", update("width")),
     teacher: chooser("Teacher", update("teacher")),
+    loss: explained("Loss", update("loss")),
+    features: explained("Hidden layers", update("features")),
     temperature: stepper("Temperature", update("temperature")),
     weight: stepper("Teacher’s share", update("weight")),
     labels: stepper("Labels used", update("labels")),

@@ -7,17 +7,37 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from widgets.deployment_panel import offers_view, reasons_of, with_value
 from widgets.formatting import count
+from widgets.methods import Words
 from widgets.part import Message, Part, changes_of, source
 from workbench.recipe import Distillation
 
 if TYPE_CHECKING:
     from workbench.bench import Offer
 
-FIELDS = ("teacher", "width", "temperature", "weight", "labels", "epochs")
+FIELDS = ("teacher", "width", "loss", "features", "temperature", "weight", "labels", "epochs")
 WIDTHS = {0.125: "⅛ width", 0.25: "¼ width", 0.5: "half width", 0.75: "¾ width", 1.0: "full width"}
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 WEIGHTS = tuple(round(0.1 * k, 1) for k in range(11))
 EPOCHS = (1, 2, 4, 8, 16, 32)
+
+LOSSES = {
+    "kd": Words("Hinton’s (KL)", "The student’s probabilities come close to the teacher’s, softened ones."),
+    "dkd": Words("decoupled (DKD)", "How sure of the class and how the others rank, apart; the ranking counts more."),
+    "dist": Words("correlation (DIST)", "Classes of an example and examples of a class correlate as the teacher’s do."),
+    "standardised": Words("standardised logits", "As Hinton’s, after each example’s logits got mean 0 and spread 1."),
+    "cosine": Words("cosine", "The outputs point the same way, however long they are. No temperature."),
+    "mse": Words("squared error", "The outputs themselves come close to the teacher’s. No temperature."),
+}
+"""Losses of outputs."""
+FEATURES = {
+    "": Words("not taught", "Only the outputs learn from the teacher."),
+    "hints": Words("hints (FitNets)", "A layer in the middle learns to say what the teacher’s says there."),
+    "attention": Words("attention transfer", "Layers learn at which positions the teacher’s respond."),
+    "distance": Words("relations: distance", "Examples lie as far apart in a hidden layer as in the teacher’s."),
+    "angle": Words("relations: angle", "Three examples form the same angle in a hidden layer as in the teacher’s."),
+}
+"""Losses of hidden layers, which come on top."""
+WITHOUT_TEMPERATURE = ("cosine", "mse")
 
 
 def label_steps(images: int) -> list[int]:
@@ -56,7 +76,9 @@ def distillation_view(
         "remark": "training" if training else f"{_width(applied.width)} student" if applied else "off",
         "width": choices_view(settings.width, {settings.width: _width(settings.width), **WIDTHS}, locked),
         "teacher": offers_view(teachers, settings.teacher) | {"disabled": locked},
-        "temperature": steps_view(settings.temperature, TEMPERATURES, locked),
+        "loss": words_view(settings.loss, LOSSES, locked),
+        "features": words_view(settings.features.loss if settings.features else "", FEATURES, locked),
+        "temperature": steps_view(settings.temperature, TEMPERATURES, locked or settings.loss in WITHOUT_TEMPERATURE),
         "weight": steps_view(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
         "labels": steps_view(
             settings.labels, label_steps(min(settings.images, training_images)), locked, f"labelled {noun}"
@@ -81,6 +103,13 @@ def choices_view(value: float, names: Mapping[Any, str], disabled: bool) -> dict
         "value": value,
         "disabled": disabled,
     }
+
+
+def words_view(value: str, words: Mapping[str, Words], disabled: bool) -> dict[str, Any]:
+    """A drop-down of choices with a line that says what the current one does; one without words is shown by name."""
+    words = words if value in words else {**words, value: Words(value, "")}
+    options = [{"value": key, "text": each.label, "disabled": False, "title": each.line} for key, each in words.items()]
+    return {"options": options, "value": value, "disabled": disabled, "line": words[value].line}
 
 
 def steps_view(value: float, values: Sequence[float], disabled: bool, unit: str = "") -> dict[str, Any]:
@@ -121,7 +150,10 @@ class DistillationPanel(Part):
         return {"update": self._update, "distil": self._distil, "stop": self._stop, "remove": self._remove}
 
     def _update(self, message: Message) -> None:
-        self.session.update_distillation(**changes_of(message, FIELDS))
+        changes = changes_of(message, FIELDS)
+        if "features" in changes:
+            changes["features"] = {"loss": changes["features"]} if changes["features"] else None
+        self.session.update_distillation(**changes)
 
     def _distil(self, _: Message) -> None:
         self.session.distil()

@@ -37,20 +37,6 @@ function nodes(controls) {
   return Object.values(controls).map((control) => control.node);
 }
 
-/** A drop-down with a line under it that says what the chosen value does. */
-function explained(label, send) {
-  const control = chooser(label, send);
-  const line = el("p", { class: "wb-line", id: `${control.input.id}-line` });
-  set(control.input, { "aria-describedby": line.id });
-  return {
-    node: el("div", {}, control.node, line),
-    update(view) {
-      control.update(view);
-      set(line, { text: view.line });
-    },
-  };
-}
-
 /** "Choose for me": one button for each budget; while it tries, what is best so far and a way to end it. */
 function choosing(send) {
   const name = `wb-choose-${Math.random().toString(36).slice(2)}`;

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import sources, zoo
 from workbench.errors import Cancelled, LoadError, PlanError, RecipeError, StoreError, TaskError, WorkbenchError
 from workbench.inputs import Inputs
-from workbench.recipe import Deployment, Distillation, Finetuning, LayerOverride, Quantization, Recipe
+from workbench.recipe import Deployment, Distillation, Features, Finetuning, LayerOverride, Quantization, Recipe
 from workbench.report import Estimate, Report
 from workbench.store import Store
 from workbench.task import Task
@@ -32,6 +32,7 @@ __all__ = [
     "Deployment",
     "Distillation",
     "Estimate",
+    "Features",
     "Finetuning",
     "Inputs",
     "LayerOverride",

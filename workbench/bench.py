@@ -16,6 +16,7 @@ from torch import nn
 from workbench import advice, runtimes
 from workbench.choosing import Choice, choose
 from workbench.comparisons import against, fp32, layer_costs, student_against_control
+from workbench.distillation.students import Own
 from workbench.distillation.trainer import Progress
 from workbench.doubts import expectations
 from workbench.environment import environment, environment_key
@@ -63,6 +64,7 @@ from workbench.speed.subject import Subject
 from workbench.speed.sweep import Sweep, sweep
 from workbench.speed.waterfall import Waterfall, waterfall
 from workbench.store import Store
+from workbench.student_info import StudentInfo
 from workbench.task import Task
 from workbench.trained_students import Teacher, TrainedStudents
 
@@ -104,6 +106,7 @@ class Bench:
         name: str | None = None,
         store: Store | None = None,
         teachers: Mapping[str, Teacher] | None = None,
+        students: Mapping[str, Own] | None = None,
     ) -> None:
         """
         Args:
@@ -112,6 +115,7 @@ class Bench:
             name: How the page calls it; the class's name by default.
             store: Where reports are kept; the user's own store by default.
             teachers: Networks, or functions that load them, that a student can learn from beside the model.
+            students: Networks, or functions that make them, that can learn beside those that are made from the model.
         """
         if not isinstance(model, nn.Module):
             raise WorkbenchError(f"Bench needs a torch.nn.Module; this is a {type(model).__name__}.")
@@ -123,7 +127,7 @@ class Bench:
         self._told = expectations(model)
         self._network = _network(model, task, self.store.folder / "graphs")
         self._evaluation = Evaluation(task, self._network.batch)
-        self._students = TrainedStudents(self._network, task, self.store.folder, teachers or {})
+        self._students = TrainedStudents(self._network, task, self.store.folder, teachers or {}, students)
         self._finetuned = FinetunedNetworks(self._network_for, task, self.store.folder)
         self._measuring = threading.RLock()  # two timings at once would spoil both
         self._baseline_run: tuple[Deployment, Prepared] | None = None
@@ -176,6 +180,10 @@ class Bench:
     def teachers(self) -> tuple[Offer, ...]:
         """Who can teach a student of this model."""
         return tuple(Offer(*offer) for offer in self._students.teachers())
+
+    def students(self) -> tuple[str, ...]:
+        """Students that are no form of this model, by the names that `Distillation.student` takes."""
+        return self._students.own
 
     def preflight(self, cancel: threading.Event | None = None) -> Preflight:
         """What will work with this model and what will not; takes seconds.
@@ -359,9 +367,34 @@ class Bench:
 
     # Students
 
+    def student(self, distillation: Distillation, profile: Profile | str | None = None) -> StudentInfo:
+        """What a student would be before it is trained: parameters, bytes, MACs, and what could not be reduced.
+
+        Args:
+            distillation: The settings.
+            profile: A device of `hardware`, or its name, whose latency for one example is bounded as well.
+
+        Raises:
+            RecipeError: There is no teacher or student of a name.
+            WorkbenchError: No student can be made so, or there is no profile of that name.
+        """
+        device = hardware_profile(profile) if isinstance(profile, str) else profile
+        return self._students.info(distillation, device)
+
     def distilled(self, distillation: Distillation) -> bool:
         """Whether the student of these settings was trained already."""
         return self._students.known(distillation)
+
+    def feature_pairs(self, distillation: Distillation) -> dict[str, str]:
+        """Which hidden layers learn from which of the teacher's: the given pairs, or a proposal to begin with.
+
+        Args:
+            distillation: The settings; without `Distillation.features`, pairs for hints.
+
+        Returns:
+            Student's layer to teacher's; `Features.pairs` takes it, changed or not.
+        """
+        return self._students.feature_pairs(distillation)
 
     def distil(self, distillation: Distillation, cancel: threading.Event | None = None) -> Iterator[Progress]:
         """Train a student and, beside it, its control; a student that is known comes at once.

@@ -67,6 +67,7 @@ def _bits(value: Any) -> Any:
 
 Bits = Annotated[int | None, BeforeValidator(_bits)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]{0,99}$")]
 Scheme = Literal["symmetric", "affine", "midrise", "power_of_two", "codebook", "float", "float_wide", "mx"]
 
@@ -152,7 +153,7 @@ class LayerOverride(Value):
         return isinstance(other, LayerOverride) and dict(self.__repr_args__()) == dict(other.__repr_args__())
 
 
-def _freeze(layers: Mapping[str, LayerOverride]) -> FrozenDict:
+def _freeze(layers: Mapping[str, Any]) -> FrozenDict:
     return FrozenDict(sorted(layers.items()))
 
 
@@ -270,18 +271,51 @@ class Quantization(Value):
         return any(own) or any(o.weight_bits or o.activation_bits for o in self.layers.values())
 
 
+class Features(Value):
+    """What hidden layers of a student learn from its teacher's, beside what its outputs learn."""
+
+    loss: Name = "hints"
+    """``hints``: the same values at the same place; ``attention``: the same places; ``distance`` and ``angle``: the
+    same relations between the examples of a batch."""
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Times this, it is added to the loss of the outputs, on all images."""
+    pairs: Annotated[dict[str, str], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
+    """Layers of the student and, for each, the teacher's that it learns from; empty: as is proposed."""
+
+
 class Distillation(Value):
     """How a student is trained from a teacher, always beside a control that has none."""
 
     teacher: Name = "teacher-cnn"
     """A model of the zoo, or ``"self"`` for the model on the bench."""
-    width: float = Field(default=0.5, gt=0, le=1)
+    student: Name | None = None
+    """One of the bench's own students, instead of a form that is made from the model; the fields on form are then
+    ignored."""
+    form: Literal["width", "depth", "separable", "low_rank"] = "width"
+    """What the student is made from the model by: hidden layers with a share of the channels; blocks left out; each
+    convolution as a depthwise and a pointwise one; each weight matrix as a product of two of a lower rank. Fields of
+    other forms are ignored."""
+    width: Share = 0.5
     """The student has this share of the model's channels in every hidden layer."""
+    layers: Annotated[dict[str, Share], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
+    """Widths of single layers, by name or wildcard (``conv*``); an exact name wins, then the longest wildcard. Layers
+    whose outputs meet in an addition have one width."""
+    depth: Share = 0.5
+    """Share of the blocks that stay, of those that can be left out; those that change least are left out first."""
+    rank: Share = 0.25
+    """Share of each weight matrix's full rank. A layer that two factors would make no smaller stays as it is."""
+    initial: Literal["random", "model"] = "random"
+    """The student's first weights: new ones by the seed, or the model's where shapes allow: its channels of the largest
+    filters, its remaining blocks, the nearest factors by singular value decomposition."""
     loss: Name = "kd"
+    """How the outputs learn: ``kd`` (Hinton), ``dkd``, ``dist``, ``standardised`` (logits), ``cosine`` or ``mse``."""
     temperature: float = Field(default=2.0, gt=0, le=100)
-    """Softens both distributions in the loss; must be above 0."""
+    """Divides the logits of both before the softmax; above 0. The loss is multiplied by its square, so that the weight
+    keeps its meaning. ``cosine`` and ``mse`` have no softmax and do not look at it."""
     weight: float = Field(default=0.9, ge=0, le=1)
     """Share of the teacher's loss on labelled images: weight * distillation + (1 - weight) * cross-entropy."""
+    features: Features | None = None
+    """What hidden layers learn as well; None: nothing."""
     images: Count = 10_000
     """Training images that the student sees."""
     labels: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 500
@@ -289,6 +323,32 @@ class Distillation(Value):
     epochs: Count = 8
     """Passes over the images; the control takes equally many steps."""
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `Quantization`."""
+        fields: dict[str, Any] = handler(self)
+        usual: dict[str, Any] = {
+            "student": None,
+            "form": "width",
+            "layers": {},
+            "depth": 0.5,
+            "rank": 0.25,
+            "initial": "random",
+            "features": None,
+        }
+        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
+
+    @property
+    def label(self) -> str:
+        """A short name of the student: ``student ×0.5``, ``student depth ×0.5``, ``student separable``."""
+        if self.student:
+            return f"student {self.student}"
+        if self.form == "width":
+            own = [f"{name} ×{share:g}" for name, share in self.layers.items()]
+            return ", ".join([f"student ×{self.width:g}", *(own if len(own) <= 2 else [*own[:2], f"+{len(own) - 2}"])])
+        shares = {"depth": f"depth ×{self.depth:g}", "low_rank": f"rank ×{self.rank:g}"}
+        return f"student {shares.get(self.form, self.form)}"
 
 
 class Finetuning(Value):
@@ -390,7 +450,7 @@ class Recipe(Value):
         """A short name for tables and plots: ``W4 A8``, ``W4 A8, fc2 W8``, ``half width + W4``, ``fp32``."""
         parts = []
         if self.distillation:
-            parts.append(f"student ×{self.distillation.width:g}")
+            parts.append(self.distillation.label)
         q = self.quantization
         own = [f"{letter}{bits}" for letter, bits in (("W", q.weight_bits), ("A", q.activation_bits)) if bits]
         if q.active:
@@ -412,7 +472,9 @@ class Recipe(Value):
 
     def code(self) -> str:
         """The recipe as Python code that makes it again."""
-        used = [k for k in ("Quantization", "Distillation", "Finetuning", "Deployment") if f"{k}(" in repr(self)]
+        used = [
+            k for k in ("Quantization", "Distillation", "Features", "Finetuning", "Deployment") if f"{k}(" in repr(self)
+        ]
         text = repr(self).replace("LayerOverride(", "dict(")
         return f"from workbench import {', '.join(['Recipe', *used])}\n\nrecipe = {text}\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 import threading
@@ -10,14 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from workbench.distillation import losses
-from workbench.distillation.students import scale_width
+from workbench.distillation.layer_pairs import proposed, shapes
+from workbench.distillation.students import Own, Reduced, make_student
 from workbench.distillation.trainer import Progress, TeacherLogits, Trained, distil, teacher_logits
 from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
+from workbench.hardware.profile import Profile
 from workbench.network import Network
-from workbench.recipe import Distillation
+from workbench.recipe import Distillation, Features
+from workbench.student_info import StudentInfo, info
 from workbench.task import Task
 
 VALIDATION_EXAMPLES = 2000
@@ -41,18 +45,28 @@ class TrainedStudent:
 class TrainedStudents:
     """All students of one model on one task."""
 
-    def __init__(self, network: Network, task: Task, folder: Path, teachers: Mapping[str, Teacher]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        folder: Path,
+        teachers: Mapping[str, Teacher],
+        students: Mapping[str, Own] | None = None,
+    ) -> None:
         """
         Args:
             network: The model that students take their form from.
             task: With training data, or no student can be made.
             folder: Of the store; trained students and their graphs are kept in it.
             teachers: Who can teach, by name, beside the model itself (``self``).
+            students: Who can learn, by name, beside the forms that are made of the model.
         """
         self._base = network
         self._task = task
         self._folder = folder
         self._teachers = dict(teachers)
+        self._own = dict(students or {})
+        self._own_keys: dict[tuple[str, str, int], str] = {}
         self._networks: dict[str, Network] = {"self": network}
         self._logits: dict[tuple[str, int], TeacherLogits] = {}
         self._found: dict[Distillation, TrainedStudent] = {}
@@ -70,6 +84,11 @@ class TrainedStudents:
         reason = None if self.available else "the task has no training examples beside the first 2,000"
         return [(name, reason) for name in (*self._teachers, "self")]
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Names of the students that are no form of the model."""
+        return tuple(self._own)
+
     def check(self, settings: Distillation) -> None:
         """Whether a student can be trained with these settings.
 
@@ -81,12 +100,10 @@ class TrainedStudents:
                 "distillation: this task has no training examples; give the Task `training=(inputs, targets)` "
                 f"with more than {VALIDATION_EXAMPLES:,} of them."
             )
-        names = [name for name, _ in self.teachers()]
-        if settings.teacher not in names:
-            raise RecipeError(
-                f"distillation.teacher: there is no teacher {settings.teacher!r}. {nearest(settings.teacher, names)}"
-            )
+        self._require_names(settings)
         losses.get(settings.loss)
+        if settings.features:
+            losses.get_feature_loss(settings.features.loss)
         if settings.images > self.available:
             raise RecipeError(f"distillation.images = {settings.images}: the task has {self.available:,} to train on.")
         if settings.labels > settings.images:
@@ -94,6 +111,52 @@ class TrainedStudents:
                 f"distillation.labels = {settings.labels}: at most as many as images can have one, "
                 f"and these are {settings.images:,}."
             )
+
+    def info(self, settings: Distillation, profile: Profile | None = None) -> StudentInfo:
+        """What the student would be, before it is trained.
+
+        Raises:
+            RecipeError: There is no teacher or student of a name.
+            WorkbenchError: No student can be made so; the text says why.
+        """
+        self._require_names(settings)
+        if self._base.graph_only or len(self._base.example.columns) > 1:
+            what = "an ONNX graph" if self._base.graph_only else "a model of several inputs"
+            raise WorkbenchError(f"No student is made of {what}; load a torch module that takes one tensor.")
+        teacher = self._teacher(settings.teacher)
+        example, copied = self._base.example[:1], settings.initial == "model"
+        return info(self._made(settings), self._base.original, teacher.original, example, copied, profile)
+
+    def feature_pairs(self, settings: Distillation) -> dict[str, str]:
+        """Which layers of the student would learn from which of the teacher's: those of the settings, or a proposal.
+
+        Raises:
+            RecipeError: There is no teacher, student or loss of a name.
+            WorkbenchError: No student can be made so, or one of both has no hidden layer that fits the loss.
+        """
+        self._require_names(settings)
+        features = settings.features or Features()
+        losses.get_feature_loss(features.loss)
+        if features.pairs:
+            return dict(features.pairs)
+        teacher = copy.deepcopy(self._teacher(settings.teacher).original)  # others may run it meanwhile
+        return proposed(
+            features.loss, shapes(self._made(settings).module, self._example), shapes(teacher, self._example)
+        )
+
+    def _require_names(self, settings: Distillation) -> None:
+        teachers = [name for name, _ in self.teachers()]
+        for what, name, names in (("teacher", settings.teacher, teachers), ("student", settings.student, self._own)):
+            if name is not None and name not in names:
+                raise RecipeError(f"distillation.{what}: there is no {what} {name!r}. {nearest(name, names)}")
+
+    def _made(self, settings: Distillation) -> Reduced:
+        return make_student(self._base.original, self._example, settings, self._own)
+
+    @property
+    def _example(self) -> Tensor:
+        """The same whenever a student is made: which blocks are left out depends on it."""
+        return self._base.example.tensors[0]
 
     def known(self, settings: Distillation) -> bool:
         """Whether the student was trained already, here or in an earlier process."""
@@ -128,13 +191,15 @@ class TrainedStudents:
             rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
             training = distil(
                 self._base.original,
-                inputs[:2],
+                self._example,
                 settings,
                 inputs[: settings.images],
                 labels[: settings.images],
                 self._taught(settings, cancel),
                 (inputs[rest], labels[rest]),
                 cancel,
+                self._teacher(settings.teacher).original if settings.features else None,
+                self._own,
             )
             while True:
                 try:
@@ -168,7 +233,10 @@ class TrainedStudents:
             try:
                 network = self._network(module)
             except WorkbenchError as error:
-                raise WorkbenchError(f"The teacher {name!r} cannot teach here. {error}") from error
+                takes = tuple(self._base.example.tensors[0].shape[1:])
+                raise WorkbenchError(
+                    f"The teacher {name!r} cannot teach here. {error} The model takes {takes} per example."
+                ) from error
             theirs, ours = (tuple(each.call(self._base.example).shape) for each in (network, self._base))
             if theirs != ours:
                 raise WorkbenchError(
@@ -180,8 +248,17 @@ class TrainedStudents:
 
     def _path(self, settings: Distillation) -> Path:
         teacher = self._teacher(settings.teacher).key
-        told = (MADE_BY, settings.model_dump_json(), self._base.key, teacher, self._task.training_key)
+        told: tuple[str, ...] = (MADE_BY, settings.model_dump_json(), self._base.key, teacher, self._task.training_key)
+        if settings.student is not None:
+            told = (*told, self._own_key(settings))
         return self._folder / "students" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()}.safetensors"
+
+    def _own_key(self, settings: Distillation) -> str:
+        """Of a user's own student before its training."""
+        key = (settings.student or "", settings.initial, settings.seed)
+        if key not in self._own_keys:
+            self._own_keys[key] = self._network(self._made(settings).module).key
+        return self._own_keys[key]
 
     def _load(self, settings: Distillation) -> Trained | None:
         path = self._path(settings)
@@ -190,13 +267,16 @@ class TrainedStudents:
         except (OSError, WorkbenchError):  # missing, truncated or altered: it is trained again
             return None
         if settings not in self._found:
-            self._found[settings] = self._assembled(settings, trained)
+            try:
+                self._found[settings] = self._assembled(settings, trained)
+            except RuntimeError:  # weights of another form, from a library that left other blocks out
+                return None
         return trained
 
     def _assembled(self, settings: Distillation, trained: Trained) -> TrainedStudent:
         networks = {"teacher": self._teacher(settings.teacher)}
         for name, state in (("student", trained.student_state), ("control", trained.control_state)):
-            module = scale_width(self._base.original, self._base.example.tensors[0], settings.width, settings.seed)
+            module = self._made(settings).module
             module.load_state_dict(state)
             networks[name] = self._network(module)
         return TrainedStudent(networks, trained.steps, trained.seconds)

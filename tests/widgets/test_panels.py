@@ -5,12 +5,13 @@ from typing import get_args
 import pytest
 
 from widgets.deployment_panel import DeploymentPanel, deployment_view
-from widgets.distillation_panel import DistillationPanel, distillation_view, label_steps
+from widgets.distillation_panel import FEATURES, LOSSES, DistillationPanel, distillation_view, label_steps
 from widgets.methods import WORDS
 from widgets.quantization_panel import FIELDS, QuantizationPanel, quantization_view
 from workbench.choosing import Choice
+from workbench.distillation import losses
 from workbench.errors import WorkbenchError
-from workbench.recipe import Deployment, Distillation, Quantization, Recipe
+from workbench.recipe import Deployment, Distillation, Features, Quantization, Recipe
 
 
 def test_bits_go_from_two_to_floating_point():
@@ -230,6 +231,35 @@ def test_distillation_shows_settings_off_the_steps(session):
     for field in ("width", "epochs"):
         assert view[field]["value"] in [option["value"] for option in view[field]["options"]]
     assert view["can_start"] and not view["can_remove"] and view["remark"] == "off"
+
+
+def test_every_loss_of_distillation_is_offered_in_words_of_its_own():
+    assert LOSSES.keys() == losses.LOSSES.keys()
+    assert FEATURES.keys() == {"", *losses.FEATURE_LOSSES}
+    for words in (LOSSES, FEATURES):
+        assert len({each.label for each in words.values()}) == len({each.line for each in words.values()}) == len(words)
+        assert all(each.line.endswith(".") for each in words.values())
+
+
+def test_the_loss_of_distillation_says_what_it_does_and_whether_a_temperature_counts(session, send):
+    s = session()
+    part = DistillationPanel(s)
+    assert part.view["loss"]["line"] == LOSSES["kd"].line
+    assert part.view["features"]["value"] == ""
+    assert not part.draw()["temperature"]["disabled"]
+    send(part, {"do": "update", "loss": "mse", "features": "attention"})
+    view = part.draw()
+    assert (view["loss"]["value"], view["features"]["value"]) == ("mse", "attention")
+    assert s.distillation.features == Features(loss="attention")
+    assert view["features"]["line"] == FEATURES["attention"].line
+    assert view["temperature"]["disabled"]
+    send(part, {"do": "update", "features": ""})
+    assert s.distillation.features is None
+
+
+def test_a_loss_of_an_earlier_version_is_shown_by_its_name(session):
+    view = DistillationPanel(session(distillation=Distillation(loss="decoupled"))).draw()["loss"]
+    assert view["options"][-1]["text"] == view["value"] == "decoupled"
 
 
 def test_the_buttons_of_distillation(session, send):

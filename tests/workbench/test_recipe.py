@@ -111,6 +111,12 @@ def test_bad_bits_deep_in_a_recipe_name_the_layer(bad: object) -> None:
         (lambda: Distillation(weight=-0.1), "weight"),
         (lambda: Distillation(epochs=0), "epochs"),
         (lambda: Distillation(labels=-1), "labels"),
+        (lambda: Distillation(form="wide"), "form.*'width', 'depth', 'separable' or 'low_rank'"),
+        (lambda: Distillation(depth=0), "depth"),
+        (lambda: Distillation(rank=1.01), "rank"),
+        (lambda: Distillation(initial="zero"), "initial"),
+        (lambda: Distillation(layers={"fc1": 0}), r"layers\.fc1"),
+        (lambda: Distillation(student="../x"), "student"),
         (lambda: Quantization(method="magic"), "method"),
         (lambda: Quantization(range=7), "range"),
         (lambda: Quantization(bits=4), "bits"),
@@ -210,3 +216,34 @@ def test_a_grid_that_is_left_open_is_no_part_of_a_recipe() -> None:
 def test_a_grid_that_there_is_not_is_named() -> None:
     with pytest.raises(RecipeError, match="codebook"):
         Quantization(layers={"fc1": {"scheme": "ternary"}})
+
+
+def test_a_distillation_of_the_usual_form_keeps_the_key_that_it_had() -> None:
+    fields = set(Recipe(distillation=Distillation(width=0.3)).model_dump()["distillation"])
+    assert fields.isdisjoint({"student", "form", "layers", "depth", "rank", "initial"})
+    assert Recipe(distillation=Distillation()).key == (
+        "e5b33460023a8780792b83b5e69d4358d0af08d51a68611ce90ff66c22810a47"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"width": 0.3}, "student ×0.3"),
+        ({"layers": {"fc1": 0.25, "conv*": 1}}, "student ×0.5, conv* ×1, fc1 ×0.25"),
+        ({"layers": {"a": 0.1, "b": 0.2, "c": 0.3}}, "student ×0.5, a ×0.1, b ×0.2, +1"),
+        ({"form": "depth", "depth": 0.75}, "student depth ×0.75"),
+        ({"form": "separable", "initial": "model"}, "student separable"),
+        ({"form": "low_rank", "rank": 0.1}, "student rank ×0.1"),
+        ({"student": "mine"}, "student mine"),
+    ],
+    ids=str,
+)
+def test_a_student_of_any_form_has_a_name_and_survives_json_and_code(fields: dict[str, object], label: str) -> None:
+    recipe = Recipe(distillation=Distillation(**fields))
+    assert recipe.label == label
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert hash(Recipe.from_json(recipe.to_json())) == hash(recipe)
+    scope: dict[str, object] = {}
+    exec(recipe.code(), scope)  # noqa: S102 - as above
+    assert scope["recipe"] == recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,8 @@ class Examples(NamedTuple):
     """The teacher's, shape (n, classes)."""
     labelled: Tensor
     """Which targets may be looked at, booleans of shape (n,)."""
+    rows: Tensor
+    """Which of all inputs these are, shape (n,)."""
 
 
 Objective = Callable[[Tensor, Examples], Tensor]
@@ -38,7 +40,15 @@ Objective = Callable[[Tensor, Examples], Tensor]
 class Learner:
     """A network in training. Two of them with the same seed see the same randomness, step by step."""
 
-    def __init__(self, network: nn.Module, objective: Objective, examples: Examples, steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        examples: Examples,
+        steps: int,
+        seed: int,
+        beside: Iterable[nn.Parameter] = (),
+    ) -> None:
         """
         Args:
             network: Is trained in place.
@@ -46,6 +56,7 @@ class Learner:
             examples: In random order, again and again, in full batches; with none of them it never learns.
             steps: Of the schedule.
             seed: Of the order, and of dropout and its like.
+            beside: Parameters of the objective, which learn with the network.
         """
         self.network = network
         if examples.inputs.dim() == 4:
@@ -63,7 +74,7 @@ class Learner:
         self._batches = batches(len(examples.inputs), BATCH, seed)
         self._seed = seed
         self._optimizer = torch.optim.AdamW(
-            network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+            [*network.parameters(), *beside], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
         )
         # one-cycle (Smith and Topin 2018): it reaches most in a number of steps that is known before
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, LEARNING_RATE, total_steps=steps)
@@ -80,13 +91,12 @@ class Learner:
         """
         index = next(self._batches)
         batch = Examples(*(part[index] for part in self.examples))
-        x = batch.inputs
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        if batch.inputs.dim() == 4:
+            batch = batch._replace(inputs=batch.inputs.contiguous(memory_format=torch.channels_last))
         self.network.train()
         with torch.random.fork_rng(devices=[]), running():
             torch.default_generator.manual_seed(self._seed + self.taken)
-            loss = self._objective(self.network(x), batch)
+            loss = self._objective(self.network(batch.inputs), batch)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

@@ -76,6 +76,8 @@ class Ties(NamedTuple):
     """Layers whose output reaches the model's output, or is added to it or to the model's input."""
     groups: dict[str, int]
     """Into how many equal groups the outputs of the other layers are cut by what follows."""
+    sets: dict[str, int]
+    """A number for each of these layers, the same for those whose outputs meet in an operation."""
     calls: Calls
     """How each layer was called."""
 
@@ -110,12 +112,12 @@ def ties(model: nn.Module, layers: Mapping[str, nn.Module], choosers: Set[str], 
     calls.output = tuple(output.shape)
     chosen = {node: name for node, name in calls.made.items() if name in choosers}
     same = _Sets()
-    for node in _reached(output.grad_fn, through=lambda _: True):
+    for node in reached(output.grad_fn, through=lambda _: True):
         if node not in chosen and not node.name().startswith(JOINS):
             for earlier, _ in node.next_functions:
                 if earlier is not None:
                     same.join(node, earlier)
-    kept = {same.of(node) for node in _reached(output.grad_fn, through=lambda node: node not in chosen)}
+    kept = {same.of(node) for node in reached(output.grad_fn, through=lambda node: node not in chosen)}
     kept.add(same.of(origin))
     cut: dict[Node, int] = {}
     for node, name in calls.made.items():
@@ -123,7 +125,13 @@ def ties(model: nn.Module, layers: Mapping[str, nn.Module], choosers: Set[str], 
         for side in {same.of(node), same.of(calls.met[name])}:
             cut[side] = lcm(cut.get(side, 1), number)
     widths = {name: same.of(node) for node, name in chosen.items()}
-    return Ties({n for n, own in widths.items() if own in kept}, {n: cut[own] for n, own in widths.items()}, calls)
+    numbers = {own: number for number, own in enumerate(dict.fromkeys(widths.values()))}
+    return Ties(
+        {n for n, own in widths.items() if own in kept},
+        {n: cut[own] for n, own in widths.items()},
+        {n: numbers[own] for n, own in widths.items()},
+        calls,
+    )
 
 
 @contextmanager
@@ -152,8 +160,13 @@ def names_its_layers(model: nn.Module, what: str) -> Iterator[None]:
             hook.remove()
 
 
-def _reached(start: Node, through: Any) -> Iterator[Node]:
-    """Autograd nodes from an output towards the inputs; those that are not gone through are still yielded."""
+def reached(start: Node, through: Any) -> Iterator[Node]:
+    """Autograd nodes from an output towards the inputs; those that are not gone through are still yielded.
+
+    Args:
+        start: The output's node.
+        through: Says of a node whether to go on behind it.
+    """
     seen, waiting = {start}, [start]
     while waiting:
         node = waiting.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workbench.distillation import losses
+from workbench.distillation.feature_teaching import FeatureTeaching
 from workbench.distillation.learner import BATCH, Examples, Learner, accuracy
-from workbench.distillation.students import scale_width
+from workbench.distillation.students import Own, make_student
 from workbench.distillation.teacher import TeacherLogits, teacher_logits
 from workbench.distillation.trained import Trained
 from workbench.errors import RecipeError, TaskError, WorkbenchError
@@ -75,6 +76,8 @@ def distil(
     teacher_logits: TeacherLogits,
     validation: tuple[Tensor, Tensor],
     cancel: threading.Event | None = None,
+    teacher: nn.Module | None = None,
+    own: Mapping[str, Own] | None = None,
 ) -> Generator[Progress, None, Trained]:
     """Train a student and its control in turns, one optimizer step each.
 
@@ -91,6 +94,8 @@ def distil(
         teacher_logits: Of exactly these inputs in this order.
         validation: Inputs and class indices that are neither trained on nor part of the test data.
         cancel: Stops before the next step.
+        teacher: Whose logits these are. Needed where `settings.features` are learned.
+        own: Students that are no form of the model, by name.
 
     Yields:
         At least five times a second where a step is no longer than that. The last one has ``done=True``, also
@@ -101,9 +106,9 @@ def distil(
         thread count give the same bits.
 
     Raises:
-        RecipeError: More images or labels than there are, or an unknown loss.
+        RecipeError: More images or labels than there are, or an unknown loss or layer.
         TaskError: Data that do not belong together.
-        WorkbenchError: The model cannot be made narrower, or its outputs are not the teacher's classes.
+        WorkbenchError: The model cannot be made smaller as asked, or its outputs are not the teacher's classes.
         DivergenceError: While training, a loss became NaN or infinite.
     """
     classes = _checked(settings, inputs, labels, teacher_logits, validation)
@@ -111,15 +116,16 @@ def distil(
     n = settings.images
     labelled = torch.zeros(n, dtype=torch.bool)
     labelled[torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))[: settings.labels]] = True
-    everything = Examples(inputs[:n], labels[:n], teacher_logits.logits[:n], labelled)
-    networks = [scale_width(model, example, settings.width, settings.seed) for _ in range(2)]
+    everything = Examples(inputs[:n], labels[:n], teacher_logits.logits[:n], labelled, torch.arange(n))
+    networks = [make_student(model, example, settings, own).module for _ in range(2)]
     with torch.inference_mode(), running():
         made = tuple(networks[0].eval()(inputs[:1]).shape[1:])
     if made != (classes,):
         raise WorkbenchError(f"The model returns {made} per example, the teacher {classes} logits; both need the same.")
+    teaching = _teaching(settings, networks[0], teacher, everything.inputs)
 
     def taught(logits: Tensor, batch: Examples) -> Tensor:
-        return losses.combined(
+        outputs = losses.combined(
             loss,
             logits,
             batch.logits,
@@ -128,14 +134,26 @@ def distil(
             weight=settings.weight,
             temperature=settings.temperature,
         )
+        return outputs if teaching is None else outputs + teaching(batch.inputs, batch.rows).mean()
 
     def told(logits: Tensor, batch: Examples) -> Tensor:
         return F.cross_entropy(logits, batch.targets, reduction="none").mean()
 
     steps = -(-settings.epochs * n // BATCH)
-    student = Learner(networks[0], taught, everything, steps, settings.seed)
+    beside = () if teaching is None else teaching.parameters()
+    student = Learner(networks[0], taught, everything, steps, settings.seed, beside)
     control = Learner(networks[1], told, Examples(*(part[labelled] for part in everything)), steps, settings.seed)
     return _in_turns(_Pair(student, control, validation), cancel)
+
+
+def _teaching(
+    settings: Distillation, student: nn.Module, teacher: nn.Module | None, inputs: Tensor
+) -> FeatureTeaching | None:
+    if settings.features is None:
+        return None
+    if teacher is None:
+        raise WorkbenchError("distillation.features: the teacher itself is needed, not its logits alone; pass it.")
+    return FeatureTeaching(settings.features, student, teacher, inputs, settings.seed)
 
 
 def _in_turns(pair: _Pair, cancel: threading.Event | None) -> Generator[Progress, None, Trained]:

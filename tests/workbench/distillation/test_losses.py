@@ -94,7 +94,9 @@ def test_dist_does_not_care_for_the_scale_of_probabilities() -> None:
 
 
 @given(pairs(), temperatures)
-def test_decoupled_is_the_papers_equation(pair: Pair, temperature: float) -> None:
+def test_dkd_without_labels_is_the_papers_equation_for_the_class_that_the_teacher_prefers(
+    pair: Pair, temperature: float
+) -> None:
     student, teacher = pair
     target = teacher.argmax(1).numpy()
     rows = np.arange(len(target))
@@ -105,8 +107,9 @@ def test_decoupled_is_the_papers_equation(pair: Pair, temperature: float) -> Non
         binary.append(np.stack((p[rows, target], rest.sum(1)), 1))
         rest = np.delete(logits.numpy().ravel(), rows * p.shape[1] + target).reshape(len(p), -1)
         others.append(softmax(rest / temperature, 1))
-    expected = temperature**2 * (1.0 * divergence(*binary) + 8.0 * divergence(*others))
-    np.testing.assert_allclose(losses.decoupled(student, teacher, temperature), expected, atol=1e-5, rtol=1e-5)
+    for name, beta in (("dkd", 1.0), ("decoupled", 8.0)):
+        expected = temperature**2 * (1.0 * divergence(*binary) + beta * divergence(*others))
+        np.testing.assert_allclose(losses.get(name)(student, teacher, temperature), expected, atol=1e-5, rtol=1e-5)
 
 
 @given(pairs(), st.data(), st.floats(0, 1))
@@ -139,7 +142,31 @@ def test_following_the_gradient_of_any_loss_brings_the_student_to_the_teachers_a
     assert (student.argmax(1) == teacher.argmax(1)).float().mean() > 0.95
 
 
+def test_a_student_that_agrees_has_no_loss_whatever_the_loss() -> None:
+    logits = 3 * torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    for loss in losses.LOSSES.values():
+        assert loss(logits, logits, 2.0).abs().max() < 1e-5
+
+
 def test_an_unknown_loss_offers_the_nearest() -> None:
     assert losses.get("kd") is losses.kd
-    with pytest.raises(RecipeError, match=r"'decuopled'.*Did you mean 'decoupled'"):
-        losses.get("decuopled")
+    with pytest.raises(RecipeError, match=r"distillation\.loss: .*'standardized'.*Did you mean 'standardised'"):
+        losses.get("standardized")
+    with pytest.raises(RecipeError, match=r"distillation\.features\.loss: .*'hint'.*Did you mean 'hints'"):
+        losses.get_feature_loss("hint")
+
+
+def test_a_loss_that_is_asked_for_in_the_wrong_place_is_sent_to_the_right_one() -> None:
+    with pytest.raises(
+        RecipeError, match=r"'attention'\. It is one for distillation\.features\.loss; here are kd, dkd"
+    ):
+        losses.get("attention")
+    with pytest.raises(RecipeError, match=r"'kd'\. It is one for distillation\.loss; here are hints, attention"):
+        losses.get_feature_loss("kd")
+
+
+def test_recipes_of_earlier_versions_find_their_loss_which_is_not_offered() -> None:
+    student, teacher = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    ours = losses.get("decoupled")(student, teacher, 2.0)
+    assert torch.equal(ours, losses.dkd(student, teacher, 2.0, others=8.0))
+    assert "decoupled" not in losses.LOSSES

@@ -1,17 +1,20 @@
-"""A student: the model's form, newly initialised, with narrower hidden layers."""
+"""The model's form with narrower hidden layers."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from workbench.distillation.students.inheriting import Cut, inherit, is_depthwise, outputs_of
+from workbench.distillation.students.reduced import Reduced
+from workbench.distillation.students.shares import shares_of, why_kept
 from workbench.distillation.ties import Calls, names_its_layers, ties
 from workbench.errors import WorkbenchError
 from workbench.tracing import running
@@ -21,13 +24,26 @@ Widths = Callable[[str, int], int]
 """(layer, its outputs in the model) -> its outputs in the student."""
 
 
-def parameters(model: nn.Module) -> int:
-    """Weights and biases, shared ones once."""
-    return sum(p.numel() for p in model.parameters())
-
-
 def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> nn.Module:
-    """A new model of the same form in which every hidden layer has a share of the channels.
+    """A new model of the same form in which every hidden layer has a share of the channels: see `narrow`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> scale_width(model, torch.zeros(1, 8), 0.5, seed=0)[0]
+        Linear(in_features=8, out_features=3, bias=True)
+    """
+    return narrow(model, example, width, seed).module
+
+
+def narrow(
+    model: nn.Module,
+    example: Tensor,
+    width: float,
+    seed: int,
+    layers: Mapping[str, float] | None = None,
+    initial: Literal["random", "model"] = "random",
+) -> Reduced:
+    """A new model of the same form in which hidden layers have a share of the channels.
 
     A copy runs on the example, and each layer is made anew for the channels that really arrive, just before it
     is called: a Linear behind a Flatten follows by itself. The model's outputs keep their number, and so do
@@ -36,32 +52,35 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
     Nothing is traced symbolically: `torch.fx` exchanges ``nn.Module.__call__`` for the whole process while it
     traces, which breaks models that run in other threads.
 
-    Example:
-        >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
-        >>> scale_width(model, torch.zeros(1, 8), 0.5, seed=0)[0]
-        Linear(in_features=8, out_features=3, bias=True)
-
     Args:
         model: Takes one tensor and returns one; it is left as it is.
         example: A batch of its inputs, shape (n, ...), floating point.
         width: Share of the channels, above 0 and at most 1; each layer has at least one.
         seed: Of the initialisation. PyTorch's global random state is left as it is.
+        layers: Shares of single layers, by name or wildcard; those whose outputs meet follow them.
+        initial: ``model`` copies, where shapes allow, the model's values of the channels with the largest filters.
 
     Returns:
-        A module of the same class, in training or evaluation mode like `model`.
+        Its module is of the same class, in training or evaluation mode like `model`.
 
     Raises:
-        WorkbenchError: The model has a part that cannot be made narrower; it is named.
+        WorkbenchError: The model has a part that cannot be made narrower, or none of a name; it is named.
     """
-    if not 0 < width <= 1:
-        raise WorkbenchError(f"width = {width}: it is a share of the model's channels, above 0 and at most 1.")
+    for share in (width, *(layers or {}).values()):
+        if not 0 < share <= 1:
+            raise WorkbenchError(f"width = {share}: it is a share of the model's channels, above 0 and at most 1.")
     with torch.inference_mode(False), torch.enable_grad(), running():
         student = copy.deepcopy(model).eval().requires_grad_(False)
-        layers = _scalable(student)
+        scalable = _scalable(student)
         example = example.detach().clone()
-        fixed, groups, before = ties(student, layers, {n for n, m in layers.items() if _sets_width(m)}, example)
-    rebuilding = _Rebuilding(layers, lambda name, n: n if name in fixed else _rounded(n * width, groups[name]))
-    after = Calls(layers)
+        tied = ties(student, scalable, {n for n, m in scalable.items() if _sets_width(m)}, example)
+    shares = shares_of(tied, width, layers or {})
+
+    def cut(name: str, channels: int) -> Cut:
+        return Cut(channels, channels, 1) if name in tied.fixed else _rounded(channels, shares[name], tied.groups[name])
+
+    rebuilding = _Rebuilding(scalable, lambda name, n: cut(name, n).left)
+    after = Calls(scalable)
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -73,8 +92,14 @@ def scale_width(model: nn.Module, example: Tensor, width: float, seed: int) -> n
     ):
         torch.default_generator.manual_seed(seed)
         output = student(example)
-    after.compare(before, output)
-    return student.train(model.training)
+    after.compare(tied.calls, output)
+    cuts = {name: cut(name, outputs_of(model.get_submodule(name))) for name in tied.sets}
+    fresh: tuple[str, ...] = ()
+    if initial == "model":
+        fresh = inherit(student, model, list(scalable), cuts, tied.sets, example)
+    changed = tuple(name for name, each in cuts.items() if each.left < each.of)
+    kept = {name: why_kept(name in tied.fixed, shares[name]) for name in cuts if name not in changed}
+    return Reduced(student.train(model.training), changed, kept, fresh)
 
 
 def _scalable(model: nn.Module) -> dict[str, nn.Module]:
@@ -99,19 +124,16 @@ def _scalable(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def _rounded(channels: float, groups: int) -> int:
-    """To a multiple of `groups`, or of their largest divisor that is not above `channels`; at least 1."""
-    multiple = max((d for d in range(1, groups + 1) if groups % d == 0 and d <= channels), default=1)
-    return multiple * max(1, int(channels / multiple + 0.5))
+def _rounded(channels: int, share: float, groups: int) -> Cut:
+    """To a multiple of `groups`, or of their largest divisor that is not above the share; at least 1."""
+    wanted = channels * share
+    multiple = max((d for d in range(1, groups + 1) if groups % d == 0 and d <= wanted), default=1)
+    return Cut(channels, multiple * max(1, int(wanted / multiple + 0.5)), multiple)
 
 
 def _sets_width(module: nn.Module) -> bool:
     """Whether a layer chooses how many channels leave it; a depthwise convolution has as many as arrive."""
-    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not _is_depthwise(module))
-
-
-def _is_depthwise(module: _ConvNd) -> bool:
-    return 1 < module.groups == module.in_channels
+    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not is_depthwise(module))
 
 
 class _Rebuilding:
@@ -162,7 +184,7 @@ def _rebuild(module: nn.Module, name: str, arriving: tuple[int, ...], widths: Wi
 
 
 def _rebuild_convolution(module: _ConvNd, name: str, arriving: int, widths: Widths) -> None:
-    if _is_depthwise(module):
+    if is_depthwise(module):
         module.out_channels = arriving * (module.out_channels // module.in_channels)
         module.groups = arriving
     else:
