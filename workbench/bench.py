@@ -33,7 +33,6 @@ from workbench.exporting.exporter import Exported, Shipment, export_stream
 from workbench.exporting.folder import Contents
 from workbench.finetuned_networks import FinetunedNetworks
 from workbench.finetuning.trainer import Progress as Finetuned
-from workbench.grid import QuantizedLayer
 from workbench.hardware.bound import DeviceBound
 from workbench.hardware.counting import counted
 from workbench.hardware.counts import Counts
@@ -752,10 +751,6 @@ class Bench:
         network.prepare(asked, cancel, progress)
         return network, asked
 
-    def _layers(self, recipe: Recipe) -> dict[str, QuantizedLayer]:
-        network = self._network_for(recipe)
-        return network.quantized(specs(recipe.quantization, network.layers))
-
     def _origin(self, recipe: Recipe, estimate: Estimate) -> Estimate:
         """fp32 is what runs, so its accuracy is measured; on a grid it is simulated."""
         return estimate if recipe.quantization.active else estimate.model_copy(update={"source": "measured"})
@@ -765,8 +760,10 @@ class Bench:
         deployment = recipe.deployment
         with self._measuring:
             baseline = self._prepared_baseline(deployment)
-            candidate = runtimes.prepare(deployment, self._network_for(recipe), self._layers(recipe))
-            batch = self._batch(self._network_for(recipe), deployment.batch)
+            network = self._network_for(recipe)
+            layers = network.quantized(specs(recipe.quantization, network.layers))
+            candidate = runtimes.prepare(deployment, network, layers)
+            batch = self._batch(network, deployment.batch)
             timing = runtimes.time(candidate, baseline, batch, cancel)
         told = (candidate.note, oversubscription(deployment.threads))
         notes = (*report.notes, *(note for note in told if note))
@@ -876,7 +873,12 @@ class Bench:
         return fixed + each * recipe.deployment.batch
 
     def _memory(self, network: Network) -> tuple[float, float]:
-        """Bytes of the weights, and those that each example takes."""
+        """Bytes of the weights, and those that each example takes; found once, as every check of a large batch asks."""
+        if network not in self._sizes:
+            self._sizes[network] = self._memory_of(network)
+        return self._sizes[network]
+
+    def _memory_of(self, network: Network) -> tuple[float, float]:
         fixed = 4.0 * sum(tensor.numel() for tensor in network.state.values())
         if network.graph_only:
             grown = peak_growth(lambda: network.call(self.task.calibration.cycled(network.batch)))
@@ -955,6 +957,10 @@ class Bench:
 
     @cached_property
     def _counted(self) -> WeakKeyDictionary[Network, Counts]:
+        return WeakKeyDictionary()
+
+    @cached_property
+    def _sizes(self) -> WeakKeyDictionary[Network, tuple[float, float]]:
         return WeakKeyDictionary()
 
 
