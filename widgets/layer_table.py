@@ -14,6 +14,7 @@ from widgets.layer_groups import repeats
 from widgets.methods import WORDS
 from widgets.part import Message, Part, changes_of, source
 from workbench.errors import WorkbenchError
+from workbench.layers import follows
 from workbench.recipe import Quantization
 from workbench.report import Estimate, LayerRow, MetricInfo
 
@@ -55,7 +56,8 @@ def layers_view(
     """
     known = [measured.get(layer.name) or layer for layer in layers]  # a student's layers are smaller than the model's
     total = sum(layer.parameters for layer in known) or 1
-    apart = {layer.name for layer in layers if getattr(layer, "by_name_only", False)}
+    by_name = [layer for layer in layers if getattr(layer, "by_name_only", False)]
+    apart = {layer.name for layer in by_name if not follows(layer, quantization.sums)}
     bits = {layer.name: quantization.bits_for(layer.name, common=layer.name not in apart) for layer in layers}
     common = (quantization.weight_bits, quantization.activation_bits)
     groups = repeats({row.name: (row.kind, tuple(row.shape)) for row in known}) if len(layers) > UNGROUPED else {}

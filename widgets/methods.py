@@ -71,6 +71,11 @@ WORDS: dict[str, dict[Any, Words]] = {
         False: Words("as they are", "Channels keep their ranges."),
         True: Words("equalized", "Rescales channels between layers, so that their weights have ranges alike."),
     },
+    "sums": {
+        "none": Words("as they are", "Residual additions stay in floating point."),
+        "shortcut": Words("shortcut rounded", "The way around is rounded too: OpenVINO adds within a layer's kernel."),
+        "both": Words("both rounded", "Both operands are rounded too: onnxruntime runs all of the block in integers."),
+    },
 }
 """Label and explanation of every value of the fields that are chosen from a list."""
 

@@ -15,6 +15,7 @@ export default part("wb-card wb-quantization", (root, send) => {
     group_size: stepper("Group size", update("group_size")),
     range: explained("Range", update("range")),
     equalize: explained("Channels", update("equalize")),
+    sums: explained("Additions", update("sums")),
   };
   const choose = choosing(send);
   const changed = el("small");

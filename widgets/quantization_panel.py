@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.choosing import Choice
 
 FIELDS = ("weight_bits", "activation_bits", "group_size", *WORDS)
-FINER = ("scheme", "granularity", "group_size", "range", "equalize")
+FINER = ("scheme", "granularity", "group_size", "range", "equalize", "sums")
 """What is folded away."""
 BITS = [*range(MIN_BITS, MAX_BITS + 1), None]
 GROUPS = (8, 16, 32, 64, 128, 256)

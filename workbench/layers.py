@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+SUM = "Sum operand"
+"""The kind of what is added to another activation."""
 
 
 class LayerInfo(NamedTuple):
@@ -20,7 +23,9 @@ class LayerInfo(NamedTuple):
     activations: str = ""
     """Why its input cannot; empty where it can."""
     by_name_only: bool = False
-    """The bits of all layers do not count for it; a recipe has to name it."""
+    """The bits of all layers do not count for it; a recipe has to name it, or to ask for `sums` if it is one's."""
+    shortcut: bool = False
+    """Of a sum's operand: whether it goes around the layer whose output is added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +53,9 @@ class Layer:
     activations: str = ""
     """Why the input stays in floating point; empty where it need not."""
     by_name_only: bool = False
-    """Quantized where a recipe names it, not by a recipe's common bits."""
+    """Quantized where a recipe names it, not by a recipe's common bits; see `follows`."""
+    shortcut: bool = False
+    """See `LayerInfo`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,13 +65,23 @@ class Layer:
     @property
     def info(self) -> LayerInfo:
         """What a page or a table says of it."""
-        told = self.weights, self.activations, self.by_name_only
+        told = self.weights, self.activations, self.by_name_only, self.shortcut
         return LayerInfo(self.name, self.kind, self.shape, self.parameters, *told)
 
     @property
     def parameters(self) -> int:
         """Weights and biases."""
         return sum(tensor.numel() for tensor in (self.weight, self.bias) if tensor is not None)
+
+
+def follows(layer: Layer | LayerInfo, sums: Literal["none", "shortcut", "both"]) -> bool:
+    """Whether a recipe's common bits count for a layer.
+
+    Args:
+        layer: Of a model.
+        sums: Which operands of sums the recipe asks for.
+    """
+    return not layer.by_name_only or (layer.kind == SUM and (sums == "both" or (sums == "shortcut" and layer.shortcut)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ from workbench.delivery.artifact import PackedLayer, assemble, layer_bytes, pack
 from workbench.form import Form
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
-from workbench.layers import Layer
+from workbench.layers import SUM, Layer
 from workbench.metrics import Metric, TopK
 from workbench.outputs import Output, selected
-from workbench.quantization.calibration import Histograms, Observation, observe, widened
+from workbench.quantization.calibration import Later, Observation, observe, widened
 from workbench.quantization.equalization import equalized
+from workbench.quantization.exposure import expose_sums
 from workbench.quantization.finding import find_layers
 from workbench.quantization.jointly import remarks, settle
 from workbench.quantization.moments import Moments, MomentStore, collected
@@ -37,6 +39,8 @@ from workbench.report import LayerRow
 from workbench.runtimes.graph import NAMING, ExportedGraph
 from workbench.tracing import running
 
+T = TypeVar("T")
+
 BATCH = 100  # activations of the widest layer stay in the cache; larger batches are slower
 BATCH_OPERATIONS = 5e9
 """Floating point operations in a batch at most, so that a first estimate and a cancel come soon."""
@@ -44,6 +48,7 @@ CALIBRATION_OPERATIONS = 40e9
 """Of each of the two passes over the calibration data at most."""
 LEAST_CALIBRATION = 8
 """But as many examples are always seen."""
+NO_SUMS = "sums changes nothing here: no addition of two activations was found that can be taken apart."
 
 
 class Network:
@@ -51,8 +56,8 @@ class Network:
 
     graph_only = False
     """Whether there is a graph for a runtime and no torch module."""
-    _observations: dict[str, Observation] | None = None
-    _spans: Histograms | None = None
+    _observations: Later[Observation] | None = None
+    _spans: Later[tuple[Tensor, Tensor]] | None = None
     notes: tuple[str, ...] = ()
     """What a reader of the numbers has to know of how it runs."""
 
@@ -83,6 +88,8 @@ class Network:
         self.module = made.module
         if any(tensor.dim() == 4 for tensor in self.example.tensors):
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._code = described(self.module)
+        expose_sums(self.module, self.example, output)
         self.layers, self.left_alone = find_layers(self.module, self.example)
         self.output = output
         self._form = made.form
@@ -126,9 +133,7 @@ class Network:
     @cached_property
     def key(self) -> str:
         """SHA-256 over the form, the code and the weights, 64 hex digits."""
-        digest = hashlib.sha256(repr(self.module).encode())
-        for kind in dict.fromkeys(type(module) for module in self.module.modules()):
-            digest.update(_code(kind))
+        digest = hashlib.sha256(self._code)
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -193,24 +198,47 @@ class Network:
         store = MomentStore(self.layers, modules, moments)
         return Quantizer(self.layers, self._observed, store, jointly, self._learned, self._ends)
 
-    def _observed(self, cancel: threading.Event | None = None) -> dict[str, Observation]:
-        """What arrives at each layer, looked at once."""
+    def _observed(self, cancel: threading.Event | None = None, *, sums: bool = False) -> dict[str, Observation]:
+        """What arrives at each layer, looked at once; at operands of sums where they are asked for."""
         with self._observing:
-            if self._observations is None:
-                self._observations = self._observe(cancel)
+            if self._observations is None or (sums and self._observations.missing):
+                known = self._observations
+                found = self._observe(self._due(known, sums), cancel)
+                self._observations = self._grown(known, found, sums, lambda: self._observed(sums=True))
             return self._observations
 
-    def _ends(self, cancel: threading.Event | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    def _ends(self, cancel: threading.Event | None = None, *, sums: bool = False) -> dict[str, tuple[Tensor, Tensor]]:
         """The smallest and largest value that arrives at each layer: half the work of `_observed`."""
         with self._observing:
-            if self._observations is not None:
-                return {name: (seen.centres[0], seen.centres[-1]) for name, seen in self._observations.items()}
-            if self._spans is None:
-                self._spans = widened(self.module, self.layers, self._seen, self.batch, cancel)
-            return self._spans.ends()
+            if self._spans is None or (sums and self._spans.missing):
+                known, due = self._spans, self._due(self._spans, sums)
+                if self._observations is not None and self._observations.missing.isdisjoint(due):
+                    seen = {name: self._observations[name] for name in due if name in self._observations}
+                    found = {name: (each.centres[0], each.centres[-1]) for name, each in seen.items()}
+                else:
+                    found = widened(self.module, due, self._seen, self.batch, cancel).ends()
+                self._spans = self._grown(known, found, sums, lambda: self._ends(sums=True))
+            return self._spans
 
-    def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
-        return observe(self.module, self.layers, self._seen, self.batch, cancel)
+    def _due(self, known: Later[Any] | None, sums: bool) -> dict[str, Layer]:
+        """Layers to be looked at."""
+        groups = ({False} if known is None else set()) | ({True} if sums else set())
+        return {name: layer for name, layer in self.layers.items() if (layer.kind == SUM) in groups}
+
+    def _grown(
+        self, known: Later[T] | None, found: Mapping[str, T], sums: bool, find: Callable[[], object]
+    ) -> Later[T]:
+        """The same object, with more in it."""
+        if known is None:
+            operands = (name for name, layer in self.layers.items() if layer.kind == SUM)
+            known = Later(operands, find)
+        known.update(found)
+        if sums:
+            known.missing = frozenset()
+        return known
+
+    def _observe(self, layers: Mapping[str, Layer], cancel: threading.Event | None) -> dict[str, Observation]:
+        return observe(self.module, layers, self._seen, self.batch, cancel)
 
     @property
     def _seen(self) -> Inputs:
@@ -225,10 +253,14 @@ class Network:
 
     def remarks(self, quantization: Quantization) -> tuple[str, ...]:
         """What a reader of a recipe's numbers has to know of how it runs."""
+        if quantization.sums != "none" and not any(layer.kind == SUM for layer in self.layers.values()):
+            return (*self.notes, *self._joint_remarks(quantization), NO_SUMS)
+        return (*self.notes, *self._joint_remarks(quantization))
+
+    def _joint_remarks(self, quantization: Quantization) -> tuple[str, ...]:
         if self.graph_only or not quantization.joint:
-            return self.notes
-        told = remarks(quantization, self.layers, self.module, self.operations, self._seen)
-        return (*self.notes, *told)
+            return ()
+        return remarks(quantization, self.layers, self.module, self.operations, self._seen)
 
     @cached_property
     def simulation(self) -> Simulation:
@@ -271,14 +303,21 @@ class Network:
         Raises:
             Cancelled: `cancel` was set; layers that were finished are kept.
         """
-        ranges = {s.activation.range for s in asked.values() if s.activation and s.activation.method != "naive"}
-        if ranges:
-            (self._ends if ranges == {"minmax"} and not self.graph_only else self._observed)(cancel)
+        self._look(asked, cancel)
         self.quantizer.prepare(asked, Watch(cancel, progress))
 
     def quantized(self, asked: Mapping[str, LayerSpec]) -> dict[str, QuantizedLayer]:
         """The layers that a recipe quantizes at all."""
+        self._look(asked)
         return {name: self.quantizer.layer(name, spec) for name, spec in asked.items() if any(spec)}
+
+    def _look(self, asked: Mapping[str, LayerSpec], cancel: threading.Event | None = None) -> None:
+        """Look at what arrives at the layers whose inputs are put on grids, all of them in one go."""
+        grids = {n: s.activation for n, s in asked.items() if s.activation and s.activation.method != "naive"}
+        if grids:
+            minmax = all(grid.range == "minmax" for grid in grids.values()) and not self.graph_only
+            sums = any(self.layers[name].kind == SUM for name in grids)
+            (self._ends if minmax else self._observed)(cancel, sums=sums)
 
     def artifact(self, quantization: Quantization, recipe_json: str) -> bytes:
         """The file that is shipped."""
@@ -320,6 +359,12 @@ class Network:
         layer = self.layers[name]
         own = {key: self.state[key] for key in (layer.weight_name, layer.bias_name) if key in self.state}
         return layer_bytes(own, self._pack(name, spec) if any(spec) else None)
+
+
+def described(model: nn.Module) -> bytes:
+    """The form and the code of a model."""
+    kinds = dict.fromkeys(type(module) for module in model.modules())
+    return repr(model).encode() + b"".join(map(_code, kinds))
 
 
 def _code(kind: type[nn.Module]) -> bytes:

@@ -126,7 +126,7 @@ class OnnxNetwork(Network):
         """The arguments under the names of the graph's inputs."""
         return dict(zip(self._names, (tensor.numpy() for tensor in inputs.tensors), strict=True))
 
-    def _observe(self, cancel: threading.Event | None) -> dict[str, Observation]:
+    def _observe(self, layers: Mapping[str, Layer], cancel: threading.Event | None) -> dict[str, Observation]:
         """Histograms of what arrives at each layer, from a graph that shows these values as outputs."""
         names = {layer.weight_name: layer.name for layer in self.layers.values()}
         arriving = {node.name: (names[node.weight_name], node.input) for node in self._model.layers().values()}
@@ -137,7 +137,7 @@ class OnnxNetwork(Network):
         missing = dict.fromkeys(value for _, value in arriving.values() if value not in inputs | shown)
         made.graph.output.extend(onnx.ValueInfoProto(name=value) for value in missing)
         module = OnnxModule(made, "")
-        histograms = Histograms(name for name, layer in self.layers.items() if not layer.activations)
+        histograms = Histograms(name for name, layer in layers.items() if not layer.activations)
         for look in (histograms.widen, histograms.count):
             for part in self._calibration.batches(torch.arange(len(self._calibration)), BATCH):
                 if cancel is not None and cancel.is_set():

@@ -206,6 +206,10 @@ class Quantization(Value):
     """What follows the rounding: ``bias`` moves each bias so that the layer's mean output on the calibration data
     stays where it was; ``batchnorm`` sets mean and spread of each channel anew with everything before the layer
     quantized, as if the statistics of a BatchNorm were taken again."""
+    sums: Literal["none", "shortcut", "both"] = "none"
+    """Which operands of residual additions `activation_bits` count for as well (``Sum operand`` among the layers):
+    ``shortcut``, what goes around the layer whose output is added, which OpenVINO needs to make one kernel of both;
+    or ``both``, which onnxruntime needs to run that layer in integers. With ``none``, those that `layers` names."""
     layers: Annotated[dict[str, LayerOverride], AfterValidator(_freeze)] = Field(default_factory=FrozenDict)
     """Overrides by module name or wildcard (``conv*``). An exact name wins; then the longest wildcard."""
 
@@ -239,7 +243,7 @@ class Quantization(Value):
     def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out at their default, so that a recipe keeps the key that it had."""
         fields: dict[str, Any] = handler(self)
-        usual = {name: type(self).model_fields[name].default for name in ("group_size", "equalize")}
+        usual = {name: type(self).model_fields[name].default for name in ("group_size", "equalize", "sums")}
         return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
     @cached_property

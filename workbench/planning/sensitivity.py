@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workbench.errors import Cancelled, RecipeError
 from workbench.files import write_atomically
+from workbench.layers import SUM, follows
 from workbench.network import Network
 from workbench.outputs import selected
 from workbench.planning.losses import Effect, OutputLoss
@@ -177,7 +178,7 @@ class Sensitivity:
             return self._levels[method]
         made = []
         for bits in range(MIN_BITS, MAX_BITS + 1):
-            named = {n: {"weight_bits": bits, "activation_bits": bits} for n in self._network.layers}
+            named = {n: {"weight_bits": bits, "activation_bits": bits} for n in self._tried(quantization)}
             try:
                 asked = quantization.replace(weight_bits=bits, activation_bits=bits, layers=named)
             except RecipeError:
@@ -185,6 +186,12 @@ class Sensitivity:
             made.append(specs(asked, self._network.layers))
         self._levels[method] = made
         return made
+
+    def _tried(self, quantization: Quantization) -> list[str]:
+        """Operands of sums only where the method asks for them: what else is measured does not depend on them."""
+        return [
+            n for n, layer in self._network.layers.items() if layer.kind != SUM or follows(layer, quantization.sums)
+        ]
 
     def _random(self, quantization: Quantization) -> list[dict[str, LayerSpec]]:
         """Mixes from coarse to fine ones: each draws its bits from a lowest of its own on."""
@@ -195,8 +202,8 @@ class Sensitivity:
         for index in range(MIXES):
             lowest = index % max(1, len(levels) - 1)
             alone = random.random() < ALONE
-            mix = {}
-            for name in self._network.layers:
+            mix = fp32_of(self._network.layers)
+            for name in self._tried(quantization):
                 weight, activation = (levels[int(at)][name] for at in random.integers(lowest, len(levels), 2))
                 kept = None if alone and random.random() < 0.5 else activation.activation
                 mix[name] = LayerSpec(weight.weight, kept)

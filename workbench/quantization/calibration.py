@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from workbench.inputs import Inputs
 from workbench.layers import Layer
 from workbench.passes import run_through
 from workbench.quantization.finding import ProductMode, storage
+
+T = TypeVar("T")
 
 BINS = 2048  # eight per step at 8 bits: the bins' width adds about 1.5 % to a squared error there
 
@@ -29,6 +31,26 @@ class Observation:
     """Shape (BINS,); the outermost two are the smallest and the largest value seen."""
     counts: Tensor
     """Shape (BINS,), float32."""
+
+
+class Later(dict[str, T]):
+    """What is known by layer; what is missing is found out when it is asked for."""
+
+    def __init__(self, missing: Iterable[str], find: Callable[[], object]) -> None:
+        """
+        Args:
+            missing: Layers that were not looked at.
+            find: Looks at them and updates this.
+        """
+        super().__init__()
+        self.missing = frozenset(missing)
+        self._find = find
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What is known of a layer; the default where nothing reached it."""
+        if name in self.missing:
+            self._find()
+        return super().get(name, default)
 
 
 class Histograms:

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from workbench.inputs import Inputs
-from workbench.layers import Layer, LeftAlone
+from workbench.layers import SUM, Layer, LeftAlone
 from workbench.passes import run_once
 from workbench.quantization.attention import OPERANDS, SplitAttention
+from workbench.quantization.sums import OPERANDS as ADDENDS
+from workbench.quantization.sums import Sum
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -69,6 +71,7 @@ def find_layers(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tu
             elif layer.weight is None or (key in state and layer.weight.numel()):
                 found[key] = replace(layer, weight_name=state.get(key, ""), bias_name=state.get(id(layer.bias), ""))
     reached, products = _run(model, found, example)
+    around = _shortcuts(model, example)
     for layer in products:
         known = found.get(id(layer.weight))
         # the module's name, and what the function tells beside it; a bias of one place is not that of the other
@@ -76,7 +79,8 @@ def find_layers(model: nn.Module, example: Inputs) -> tuple[dict[str, Layer], tu
             replace(known, functional=True, activations="", bias=None, bias_name="") if known else layer
         )
     layers = {}
-    for layer in found.values():
+    for own in found.values():
+        layer = replace(own, shortcut=own.name in around) if own.kind == SUM else own
         used = layer.functional or not layer.sites or reached.intersection(layer.sites)
         # where no module call reaches it, another module's code may read the weight itself
         layers[layer.name] = (
@@ -116,6 +120,10 @@ def _of_module(name: str, module: nn.Module) -> Iterator[Layer]:
         for operand in OPERANDS:
             site = f"{name}.{operand}"
             yield Layer(site, "MatMul operand", sites=(site,), weights="a product of activations", by_name_only=True)
+    elif isinstance(module, Sum):
+        for operand in ADDENDS:
+            site = f"{name}.{operand}"
+            yield Layer(site, SUM, sites=(site,), weights="a sum of activations", by_name_only=True)
 
 
 class ProductMode(TorchFunctionMode):
@@ -202,6 +210,40 @@ def _run(model: nn.Module, known: Mapping[int, Layer], example: Inputs) -> tuple
     with ProductMode(hear):
         run_once(model, example, hooks)
     return reached, list(products.values())
+
+
+@torch.no_grad()
+def _shortcuts(model: nn.Module, example: Inputs) -> set[str]:
+    """Operands of sums that go around the layer whose output is added: all but that one's."""
+    sums = {name: module for name, module in model.named_modules() if isinstance(module, Sum)}
+    if not sums:
+        return set()
+    made: dict[int, Tensor] = {}  # held, so that a tensor's identity is not given to another
+    reads: dict[int, int] = {}
+    added: list[tuple[str, Sequence[Tensor]]] = []
+
+    def before(_: nn.Module, args: Sequence[Any]) -> None:
+        for value in args:
+            if id(value) in made:
+                reads[id(value)] = reads.get(id(value), 0) + 1
+
+    def after(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            made[id(output)] = output
+
+    hooks = []
+    for module in model.modules():
+        if isinstance(module, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)):
+            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    for name, module in sums.items():
+        hooks.append(module.register_forward_pre_hook(before))
+        hooks.append(module.register_forward_pre_hook(lambda _, args, n=name: added.append((n, args))))
+    run_once(model, example, hooks)
+    around = {f"{name}.{operand}" for name in sums for operand in ADDENDS}
+    for name, operands in added:
+        ends = [at for at, each in enumerate(operands) if id(each) in made and reads[id(each)] == 1]
+        around -= {f"{name}.{ADDENDS[at]}" for at in ends[:1]}  # of two, a runtime merges the first
+    return around
 
 
 def _output_axis(func: Callable[..., Any], parameter: Tensor, operand: Tensor) -> int | None:

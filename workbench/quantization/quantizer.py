@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.grid import AnyGrid, Grid, QuantizedLayer, whole_bias
-from workbench.layers import Layer
+from workbench.layers import Layer, follows
 from workbench.quantization.calibration import Observation
 from workbench.quantization.moments import Moments, MomentStore
 from workbench.quantization.ranges import spanned
@@ -87,7 +87,7 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
     q, asked = quantization, {}
     context = q if q.joint else None
     for name, layer in layers.items():
-        weight_bits, activation_bits = q.bits_for(name, common=not layer.by_name_only)
+        weight_bits, activation_bits = q.bits_for(name, common=follows(layer, q.sums))
         weight_bits = None if layer.weights else weight_bits
         activation_bits = None if layer.activations else activation_bits
         granularity = q.granularity if layer.axis is not None else "tensor"

@@ -21,13 +21,14 @@ from workbench.errors import WorkbenchError
 from workbench.files import write_atomically
 from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
-from workbench.layers import Layer
+from workbench.layers import SUM, Layer
 from workbench.outputs import Output, selected
+from workbench.quantization.sums import OPERANDS
 from workbench.runtimes.writing import GATES, Place, Writer
 from workbench.tracing import quiet, tracing
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-NAMING = "3"
+NAMING = "4"
 """Part of a kept graph's name; to be raised when another graph would be made."""
 
 
@@ -49,6 +50,7 @@ class ExportedGraph:
         self._layers = layers
         self._places = dict(self._found())
         self._recurrent = dict(self._found_recurrent())
+        self._sums = dict(self._found_sums())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What it was made from is enough for another process."""
@@ -141,7 +143,12 @@ class ExportedGraph:
     def present(self) -> frozenset[str]:
         """Layers that the graph has nodes for; the others run in fp32 whatever a recipe asks."""
         recurrent = {name for names in self._recurrent.values() for name in names}
-        return frozenset(place.layer for place in self._places.values()) | recurrent
+        return frozenset(place.layer for place in self._places.values()) | recurrent | self.operands
+
+    @property
+    def operands(self) -> frozenset[str]:
+        """Those layers that are operands of sums, and so no products."""
+        return frozenset(name for names in self._sums.values() for name in names)
 
     @property
     def holders(self) -> dict[str, tuple[str, ...]]:
@@ -172,6 +179,8 @@ class ExportedGraph:
                     writer.quantize(node, layer, place)
             elif node.name in self._recurrent:
                 writer.round_recurrent(node, self._arrays, self._recurrent[node.name], layers)
+            elif node.name in self._sums:
+                writer.add(node, self._added(node, layers), lambda value: self._reach(value, layers))
             writer.nodes.append(node)
         used = {name for node in writer.nodes for name in node.input}
         kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
@@ -198,6 +207,25 @@ class ExportedGraph:
             layer = layers.get(place.layer) if place is not None else None
             if place is not None and layer is not None and layer.activation_grid is not None:
                 yield node.input[1 - place.input], layer.activation_grid
+            for value, grid in zip(node.input, self._added(node, layers), strict=False):
+                if grid is not None:
+                    yield value, grid
+
+    def _added(self, node: onnx.NodeProto, layers: Mapping[str, QuantizedLayer]) -> list[Grid | None]:
+        """The grids of a sum's operands."""
+        return [layers[n].activation_grid if n in layers else None for n in self._sums.get(node.name, ())]
+
+    def _reach(self, value: str, layers: Mapping[str, QuantizedLayer]) -> float | None:
+        """The largest magnitude of what a layer gives whose weights and input lie on grids; None of anything else."""
+        node = next((node for node in self.proto.graph.node if value in node.output), None)
+        layer = layers.get(self._places[node.name].layer) if node is not None and node.name in self._places else None
+        if layer is None or layer.weight is None or layer.weight_grid is None or layer.activation_grid is None:
+            return None
+        arriving = layer.activation_grid
+        ends = (torch.tensor([arriving.quant_min, arriving.quant_max]) - arriving.zero_point) * arriving.scale
+        weights = layer.weight_grid.dequantize(layer.weight).abs().flatten(1).sum(1)
+        bias = layer.bias_values() if layer.bias is not None else self._layers[layer.name].bias
+        return float((weights * ends.abs().max()).max() + (0.0 if bias is None else bias.abs().max()))
 
     def _holds_bias(self, name: str, layer: str) -> bool:
         """Whether the exporter left a layer and its bias as they are in the model."""
@@ -245,6 +273,15 @@ class ExportedGraph:
             )
             if all(name in self._layers for name in names):
                 yield node.name, names
+
+    def _found_sums(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Additions whose operands are layers, by the scope that the exporter noted, and these."""
+        sites = {layer.sites[0].rpartition(".")[0] for layer in self._layers.values() if layer.kind == SUM}
+        for node in self.proto.graph.node:
+            if node.op_type == "Add":
+                own = {scope.removeprefix(_state("")) for scope in _scopes(node)}
+                for site in sites & own:
+                    yield node.name, tuple(f"{site}.{operand}" for operand in OPERANDS)
 
 
 class Flat(nn.Module):
@@ -303,6 +340,10 @@ def _matches(held: NDArray[Any], layer: Layer) -> Iterator[bool]:
 
 def _nearness(name: str, node: onnx.NodeProto) -> int:
     """How well a layer's name fits the scopes that the exporter noted at a node."""
+    return max((len(scope) for scope in _scopes(node) if f"{_state(name)}.".startswith(f"{scope}.")), default=0)
+
+
+def _scopes(node: onnx.NodeProto) -> list[str]:
+    """Modules that a node was exported from, the outermost first, as the exporter noted them."""
     noted = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
-    scopes = [str(scope) for scope in ast.literal_eval(noted)]
-    return max((len(scope) for scope in scopes if f"{_state(name)}.".startswith(f"{scope}.")), default=0)
+    return [str(scope) for scope in ast.literal_eval(noted)]

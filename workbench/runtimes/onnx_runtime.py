@@ -154,7 +154,8 @@ class _Run:
         self._inputs = graph.inputs
         self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
         absent = sorted(layers.keys() - graph.present)
-        self.note = what_runs("onnxruntime", layers, self.integer, absent) if layers else None
+        products = {name: layer for name, layer in layers.items() if name not in graph.operands}
+        self.note = what_runs("onnxruntime", products, self.integer, absent) if layers else None
         if writer.packed:
             self.note = (
                 f"{writer.packed} of {len(layers)} quantized layers keep their weights in 4 bits (MatMulNBits) and "

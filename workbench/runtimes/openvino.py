@@ -2,6 +2,11 @@
 
 Its low-precision passes want the rounding before what only moves or compares values (max pooling, reshaping), so that
 these run on whole numbers as well; there it gives the same numbers.
+
+Of a convolution, an addition and the rounding of the sum it makes one kernel only where both operands of the addition
+seem to be rounded, and in that kernel it leaves out the rounding of what the convolution gives (``drop rounding one
+special residual pattern`` in its convolution's `setPostOps`). So what is to be rounded there is rounded by plain
+operators, and what is not gets a rounding that is left out.
 """
 
 from __future__ import annotations
@@ -97,8 +102,19 @@ class OpenVino:
 class _Writer(Writer):
     """Rounds as early as gives the same numbers, and clips floats: a clip of whole numbers stops the passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused: frozenset[str] = frozenset()) -> None:
+        """
+        Args:
+            refused: Additions whose left out rounding was not left out.
+        """
         super().__init__()
+        self.left_out: dict[str, str] = {}
+        """Roundings that only look like one, and the addition that follows each."""
+        self._refused = refused
+        self._made: dict[str, onnx.NodeProto] = {}
+        self._uses: dict[str, int] = {}
+        self._readers: dict[str, onnx.NodeProto] = {}
+        self._rounded: set[str] = set()
         self._earlier: dict[str, Grid] = {}
         """Nodes, by their first output, whose input is to be rounded in the place of a layer's."""
         self._done: set[str] = set()
@@ -110,9 +126,13 @@ class _Writer(Writer):
         uses: dict[str, int] = {}
         for name in (*(name for node in graph.node for name in node.input), *(value.name for value in graph.output)):
             uses[name] = uses.get(name, 0) + 1
+        self._made = origin
+        self._uses = uses
+        self._readers = {name: node for node in graph.node for name in node.input}
         grids: dict[str, list[Grid]] = {}
         for value, grid in rounded:
             grids.setdefault(value, []).append(grid)
+        self._rounded = set(grids)
         for value, asked in grids.items():
             if len({points(grid) for grid in asked}) > 1 or uses[value] > len(asked):
                 continue  # somebody needs it otherwise
@@ -133,6 +153,46 @@ class _Writer(Writer):
         """See `Writer.activation`."""
         return value if value in self._done else super().activation(value, grid)
 
+    def add(self, node: onnx.NodeProto, grids: Sequence[Grid | None], reach: Callable[[str], float | None]) -> None:
+        """See `Writer.add`."""
+        merged = next((index for index in (0, 1) if self._merges(node.input[index])), None)
+        for index, grid in enumerate(grids):
+            value = node.input[index]
+            if grid is not None:
+                node.input[index] = self._plainly(value, grid) if index == merged else self.activation(value, grid)
+            elif index == merged and node.name not in self._refused and self._rounds(node):
+                limit = reach(value)
+                if limit and grids[1 - index] is not None:
+                    whole = Grid(torch.tensor(limit / 127), torch.tensor(0, dtype=torch.int32), -128, 127, 8)
+                    node.input[index] = super().rounded(f"{value}.passed", value, whole)
+                    self.left_out[f"{value}.passed.q"] = node.name
+
+    def _merges(self, value: str) -> bool:
+        """Whether a convolution can take an addition with it: nothing else reads what it gives."""
+        made = self._made.get(value)
+        return made is not None and made.op_type == "Conv" and self._uses[value] == 1
+
+    def _rounds(self, node: onnx.NodeProto) -> bool:
+        """Whether the sum is rounded, directly or after a ReLU."""
+        value = node.output[0]
+        reader = self._readers.get(value)
+        if reader is not None and self._uses[value] == 1 and reader.op_type in ("Relu", "Clip"):
+            value = reader.output[0]
+        return value in self._rounded
+
+    def _plainly(self, value: str, grid: Grid) -> str:
+        """A value moved to its grid by operators that no pass takes for quantization."""
+        name = f"{value}.rounded"
+        zero = int(grid.zero_point)
+        inverse, scale = (np.array(float(x), np.float32) for x in (grid.scale.reciprocal(), grid.scale))
+        self._node("Mul", [value, self._tensor(f"{name}.inverse", inverse)], f"{name}.scaled")
+        self._node("Round", [f"{name}.scaled"], f"{name}.whole")
+        clipped = self._clipped(
+            name, f"{name}.whole", np.float32(grid.quant_min - zero), np.float32(grid.quant_max - zero)
+        )
+        self._node("Mul", [clipped, self._tensor(f"{name}.scale", scale)], name)
+        return name
+
     def rounded(self, name: str, value: str, grid: Grid) -> str:
         """See `Writer.rounded`."""
         ends = np.iinfo(container(grid))
@@ -152,13 +212,14 @@ class _Writer(Writer):
 
 def written(graph: ExportedGraph, layers: Mapping[str, QuantizedLayer]) -> bytes:
     """The graph with the layers' whole numbers in it, as OpenVINO's low-precision passes take it."""
-    return graph.quantized(layers, _Writer()) if layers else graph.fp32()
+    return _written(graph, layers, frozenset())[0]
 
 
 class _Run:
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
         graph = source.graph
-        content = written(graph, layers)
+        self._write = lambda refused: _written(graph, layers, refused)
+        content, self._left_out = self._write(frozenset())
         self._names = graph.inputs
         self._device = deployment.device.upper()
         self._settings: dict[str, Any] = {
@@ -180,8 +241,9 @@ class _Run:
         request = self._request(source.example.cycled(deployment.batch))
         self.integer = _integer(request.get_compiled_model()) if layers else 0
         absent = sorted(layers.keys() - graph.present)
+        products = {name: layer for name, layer in layers.items() if name not in graph.operands}
         floating = deployment.precision
-        self.note = what_runs("openvino", layers, self.integer, absent, floating) if layers else None
+        self.note = what_runs("openvino", products, self.integer, absent, floating) if layers else None
 
     def run(self, batch: Inputs) -> Tensor:
         request, arrays = self._request(batch), self._arrays(batch)
@@ -222,19 +284,54 @@ class _Run:
             if len(self._ready) == FIXED_SHAPES:
                 self._any_size = self._compiled(self._model)
                 return self._any_size
-            model = self._model.clone()
-            try:
-                model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
-            except RuntimeError:  # a graph of other origin has its sizes written into it, or cannot follow
-                model = self._model
-            self._ready[shapes] = self._compiled(model)
+            self._ready[shapes] = self._compiled(self._shaped(shapes))
+            kept = _kept(self._ready[shapes].get_compiled_model(), self._left_out)
+            if kept:  # numbers come first
+                content, self._left_out = self._write(kept)
+                self._model = _core().read_model(content)
+                self._ready.clear()
+                self._ready[shapes] = self._compiled(self._shaped(shapes))
             return self._ready[shapes]
+
+    def _shaped(self, shapes: Sequence[Sequence[int]]) -> Any:
+        model = self._model.clone()
+        try:
+            model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
+        except RuntimeError:  # a graph of other origin has its sizes written into it, or cannot follow
+            return self._model
+        return model
 
     def _compiled(self, model: Any) -> Any:
         try:
             return _core().compile_model(model, self._device, self._settings).create_infer_request()
         except RuntimeError as error:
             raise WorkbenchError(f"openvino cannot compile the model: {_reason(error)}") from error
+
+
+def _written(
+    graph: ExportedGraph, layers: Mapping[str, QuantizedLayer], refused: frozenset[str]
+) -> tuple[bytes, dict[str, str]]:
+    if not layers:
+        return graph.fp32(), {}
+    writer = _Writer(refused)
+    return graph.quantized(layers, writer), writer.left_out
+
+
+def _kept(compiled: Any, left_out: Mapping[str, str]) -> frozenset[str]:
+    """Additions before which a rounding was not left out: no kernel holds it, the addition and another rounding."""
+    if not left_out:
+        return frozenset()
+    kernels = [
+        about["originalLayersNames"].astype(str).split(",")
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if "originalLayersNames" in (about := node.get_rt_info())
+    ]
+
+    def merged(rounding: str, addition: str) -> bool:
+        own = next((names for names in kernels if rounding in names and addition in names), None)
+        return own is not None and any(name.endswith(".q") for name in own[own.index(addition) + 1 :])
+
+    return frozenset(addition for rounding, addition in left_out.items() if not merged(rounding, addition))
 
 
 def _give(request: Any, arrays: Sequence[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,6 +139,23 @@ class Writer:
         if key not in self._activations:
             self._activations[key] = self.rounded(f"{value}.input{len(self._activations)}", value, grid)
         return self._activations[key]
+
+    def add(
+        self,
+        node: onnx.NodeProto,
+        grids: Sequence[Grid | None],
+        reach: Callable[[str], float | None],  # noqa: ARG002 - for runtimes that have to know
+    ) -> None:
+        """Put the operands of a sum on their grids.
+
+        Args:
+            node: The addition.
+            grids: Of its inputs; None leaves one as it is.
+            reach: Tells, of a value that a quantized layer makes, which magnitude it cannot exceed.
+        """
+        for index, grid in enumerate(grids):
+            if grid is not None:
+                node.input[index] = self.activation(node.input[index], grid)
 
     def rounded(self, name: str, value: str, grid: Grid) -> str:
         """Write the nodes that round a value.
