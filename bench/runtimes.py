@@ -2,13 +2,13 @@
 
     python bench/runtimes.py [--networks NAME ...] [--batches N ...] [--threads N ...] [--store FOLDER]
 
-Ours is the recipe W8 A8, in onnxruntime and in OpenVINO; the faster of them in a trial that does not count is then
-timed, in the same rounds, against a second session of itself (A/A: the machine's noise) and against both peers:
-onnxruntime's `quantize_static` (QDQ, per channel, minimum and maximum, after `quant_pre_process`) and NNCF with
-OpenVINO. Everybody is given the same calibration inputs in the same batches, the same exported graph, the same
-threads (none spin) and one stream. "Slower" is said where the interval of the ratio to the fastest peer lies above 1
-and the ratio beyond what A/A shows; "faster" where it lies below 1. Behind each latency stands how near the output is
-to fp32's, because a fast answer can be a wrong one.
+Ours is the recipe W8 A8, in onnxruntime and in OpenVINO, each with and without rounding the shortcuts of residual
+additions; the fastest in a trial that does not count is then timed, in the same rounds, against a second session of
+itself (A/A: the machine's noise) and against both peers: onnxruntime's `quantize_static` (QDQ, per channel, minimum
+and maximum, after `quant_pre_process`) and NNCF with OpenVINO. Everybody is given the same calibration inputs in the
+same batches, the same exported graph, the same threads (none spin) and one stream. "Slower" is said where the
+interval of the ratio to the fastest peer lies above 1 and the ratio beyond what A/A shows; "faster" where it lies
+below 1. Behind each latency stands how near the output is to fp32's, because a fast answer can be a wrong one.
 
 The time to make it goes from the exported graph to a session, calibration included, export and imports not, on all
 cores; ours is set against the peer of the same runtime. Networks named after ResNet-18 and MobileNetV2 have their
@@ -33,7 +33,7 @@ from race import printing
 from race.cases import NETWORKS, Case
 from race.cells import Cell, Interval, cell
 from race.kept import Kept
-from race.making import making, quantized, to_latency
+from race.making import RECIPES, making, quantized, to_latency
 
 import workbench as wb
 
@@ -56,7 +56,8 @@ def cells(case: Case, peers: list[GraphPeer], kept: Kept, batches: list[int], th
     wanted = {f"{case.name}, batch {b}, {t} threads against {against}": (b, t) for t in threads for b in batches}
     layers, files, slower = {}, {}, 0
     if any(key not in kept for key in wanted):
-        layers, files = quantized(case.bench), {peer: peer.make(case.job) for peer in peers}
+        layers = {sums: quantized(case.bench, sums) for sums in RECIPES}
+        files = {peer: peer.make(case.job) for peer in peers}
     for key, (batch, count) in wanted.items():
         torch.set_num_threads(count)
         found = kept.made(key, lambda b=batch, t=count: cell(case, layers, files, b, t)._asdict())

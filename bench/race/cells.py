@@ -33,7 +33,9 @@ class Cell(NamedTuple):
     """What was measured."""
 
     runtime: str
-    """Ours: the faster one of a trial that does not count."""
+    """Ours: the fastest of a trial that does not count."""
+    sums: str
+    """What its recipe does with residual additions."""
     seconds: Mapping[str, float]
     """Median per call: ``ours``, and the peers by name."""
     peer: str
@@ -54,31 +56,37 @@ class Cell(NamedTuple):
         return "SLOWER"
 
 
-def cell(case: Case, layers: dict[str, Any], files: Mapping[GraphPeer, Path], batch: int, threads: int) -> Cell:
+def cell(
+    case: Case, layers: Mapping[str, dict[str, Any]], files: Mapping[GraphPeer, Path], batch: int, threads: int
+) -> Cell:
     """Time ours, ours once more, and every peer.
 
     Args:
         case: The network.
-        layers: Ours, quantized.
+        layers: Ours, quantized, by what becomes of residual additions.
         files: What the peers made.
         batch: Examples in a call.
         threads: Within an operator.
     """
     inputs = case.batch(batch)
     arrays = case.arrays(inputs)
-    ours = {runtime: deployed(case.bench, layers, runtime, batch, threads) for runtime in RUNTIMES}
+    ours = {
+        (runtime, sums): deployed(case.bench, made, runtime, batch, threads)
+        for runtime in RUNTIMES
+        for sums, made in layers.items()
+    }
     trial = interleaved([prepared.bound(inputs) for prepared in ours.values()], PILOT_SECONDS)
-    runtime = fastest(list(ours), trial)
-    twin = deployed(case.bench, layers, runtime, batch, threads)
+    best = fastest(list(ours), trial)
+    twin = deployed(case.bench, layers[best[1]], best[0], batch, threads)
     theirs: dict[str, Opened] = {peer.name: peer.open(path, threads, arrays) for peer, path in files.items()}
-    works = [prepared.bound(inputs) for prepared in (ours[runtime], twin)]
+    works = [prepared.bound(inputs) for prepared in (ours[best], twin)]
     found = interleaved([*works, *(opened.work for opened in theirs.values())], SECONDS)
     peer = fastest(list(theirs), Samples(found.times[:, 2:]))
     at = 2 + list(theirs).index(peer)
     wanted = case.bench._network.call(inputs).numpy()
-    outputs = {"ours": output(ours[runtime], inputs), **{name: opened.output() for name, opened in theirs.items()}}
+    outputs = {"ours": output(ours[best], inputs), **{name: opened.output() for name, opened in theirs.items()}}
     return Cell(
-        runtime,
+        *best,
         {"ours": found.latency(0).value, **{name: found.latency(2 + i).value for i, name in enumerate(theirs)}},
         peer,
         interval(found, 0, at),
@@ -96,7 +104,7 @@ def interval(found: Samples, over: int, under: int) -> Interval:
     return Interval(ratio.value, ratio.low, ratio.high)
 
 
-def fastest(names: Sequence[str], found: Samples) -> str:
+def fastest(names: Sequence[Any], found: Samples) -> Any:
     return names[int(np.argmin(np.median(found.times, axis=0)))]
 
 

@@ -29,9 +29,10 @@ def timed(name: str, batch: int, threads: int, cell: Cell) -> str:
     """A cell's line: ours against the fastest peer, and against itself."""
     quality = cell.fidelity
     times = "  ".join(f"{who} {seconds * 1e3:.3f} ms ({quality[who]:.0f} dB)" for who, seconds in cell.seconds.items())
+    rounded = ", shortcuts rounded" if cell.sums == "shortcut" else ""
     return (
         f"{name:19} batch {batch:2}, {threads} thread{'s' if threads > 1 else ' '}  {cell.verdict:10} "
-        f"{cell.ratio} of {cell.peer}, A/A {cell.noise}   in {cell.runtime}: {times}"
+        f"{cell.ratio} of {cell.peer}, A/A {cell.noise}   in {cell.runtime}{rounded}: {times}"
     )
 
 

@@ -214,7 +214,7 @@ def _run(model: nn.Module, known: Mapping[int, Layer], example: Inputs) -> tuple
 
 @torch.no_grad()
 def _shortcuts(model: nn.Module, example: Inputs) -> set[str]:
-    """Operands of sums that go around the layer whose output is added: all but that one's."""
+    """Operands of sums that go around the layer whose output is added; a sum without such a layer has none."""
     sums = {name: module for name, module in model.named_modules() if isinstance(module, Sum)}
     if not sums:
         return set()
@@ -239,11 +239,13 @@ def _shortcuts(model: nn.Module, example: Inputs) -> set[str]:
         hooks.append(module.register_forward_pre_hook(before))
         hooks.append(module.register_forward_pre_hook(lambda _, args, n=name: added.append((n, args))))
     run_once(model, example, hooks)
-    around = {f"{name}.{operand}" for name in sums for operand in ADDENDS}
+    around: dict[str, set[str]] = {}
     for name, operands in added:
         ends = [at for at, each in enumerate(operands) if id(each) in made and reads[id(each)] == 1]
-        around -= {f"{name}.{ADDENDS[at]}" for at in ends[:1]}  # of two, a runtime merges the first
-    return around
+        # of two, a runtime merges the first
+        others = {f"{name}.{operand}" for at, operand in enumerate(ADDENDS) if ends and at != ends[0]}
+        around[name] = around.get(name, others) & others
+    return set().union(*around.values())
 
 
 def _output_axis(func: Callable[..., Any], parameter: Tensor, operand: Tensor) -> int | None:

@@ -113,6 +113,8 @@ class _Writer(Writer):
         self._refused = refused
         self._made: dict[str, onnx.NodeProto] = {}
         self._uses: dict[str, int] = {}
+        self._live: set[str] = set()
+        """Values that depend on the input's values; what depends on its shape alone becomes a constant."""
         self._readers: dict[str, onnx.NodeProto] = {}
         self._rounded: set[str] = set()
         self._earlier: dict[str, Grid] = {}
@@ -128,6 +130,10 @@ class _Writer(Writer):
             uses[name] = uses.get(name, 0) + 1
         self._made = origin
         self._uses = uses
+        self._live = {value.name for value in graph.input}
+        for node in graph.node:  # in the order in which they run
+            if node.op_type not in ("Shape", "Size") and not self._live.isdisjoint(node.input):
+                self._live.update(node.output)
         self._readers = {name: node for node in graph.node for name in node.input}
         grids: dict[str, list[Grid]] = {}
         for value, grid in rounded:
@@ -159,7 +165,9 @@ class _Writer(Writer):
         for index, grid in enumerate(grids):
             value = node.input[index]
             if grid is not None:
-                node.input[index] = self._plainly(value, grid) if index == merged else self.activation(value, grid)
+                # the passes stumble over a dequantization that folds to a constant
+                plain = index == merged or value not in self._live
+                node.input[index] = self._plainly(value, grid) if plain else self.activation(value, grid)
             elif index == merged and node.name not in self._refused and self._rounds(node):
                 limit = reach(value)
                 if limit and grids[1 - index] is not None:

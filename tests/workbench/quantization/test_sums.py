@@ -82,8 +82,8 @@ def made(*blocks: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def network(model: nn.Module) -> Network:
-    return Network(model, Inputs(X), len(X), Path(tempfile.mkdtemp()))
+def network(model: nn.Module, inputs: Tensor = X) -> Network:
+    return Network(model, Inputs(inputs), len(inputs), Path(tempfile.mkdtemp()))
 
 
 def both(bits: int = 8, **more: Any) -> Quantization:
@@ -203,6 +203,33 @@ def test_openvino_makes_one_kernel_and_leaves_out_what_only_looks_like_a_roundin
     assert len(writer.left_out) == 2
     prepared = prepare(Deployment(runtime="openvino"), own, own.quantized(asked))
     assert (prepared.run(Inputs(X)) - own.simulation.run(Inputs(X), asked)).abs().max() < 0.05
+
+
+class Placed(nn.Module):
+    """Adds what stands at each place, which depends on the shape of the input alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.head = nn.Embedding(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.places(torch.arange(x.shape[1], device=x.device)).expand(x.shape)
+        return self.head(x + places)
+
+
+@torch.inference_mode()
+def test_openvino_takes_an_operand_that_does_not_depend_on_the_values_of_the_input() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(8, 4, 6)
+    own = network(Placed().eval(), inputs)
+    asked = specs(Quantization(weight_bits=8, activation_bits=8, sums="both"), own.layers)
+    assert any(spec.activation for name, spec in asked.items() if name.endswith("right"))
+    prepared = prepare(Deployment(runtime="openvino", batch=8), own, own.quantized(asked))
+    simulated = own.simulation.run(Inputs(inputs), asked)
+    assert (prepared.run(Inputs(inputs)) - simulated).abs().max() < 0.05 * simulated.abs().max()
+    # none of both goes around a layer
+    alone = specs(Quantization(weight_bits=8, activation_bits=8, sums="shortcut"), own.layers)
+    assert not any(spec.activation for name, spec in alone.items() if name.startswith("add."))
 
 
 @torch.inference_mode()
