@@ -124,6 +124,12 @@ def _nested(bits: tuple[int | None, ...]) -> tuple[int, ...]:
     return tuple(sorted({each for each in bits if each is not None}))
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("name each teacher once")
+    return names
+
+
 class LayerOverride(Value):
     """What one layer, or every layer that a wildcard names, does differently.
 
@@ -327,6 +333,20 @@ class Distillation(Value):
     epochs: Count = 8
     """Passes over the images; the control takes equally many steps."""
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)] = 0
+    others: Annotated[tuple[Name, ...], AfterValidator(_each_once)] = ()
+    """More teachers; the student learns from the mean of their softened probabilities and the teacher's."""
+    augmentation: Literal["none", "crop", "flip", "crop_flip"] = "none"
+    """What is done to the images of both, never to those that are held out: moved by up to a fourteenth of their side
+    (``crop``, of an image with zeros around it), mirrored left to right at random (``flip``), or both."""
+    views: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=64)] = 4
+    """Augmented versions of each image, whose teacher's outputs are computed once; 0: a new version in every epoch, and
+    the teacher asked again for each batch, which takes longer."""
+    patience: Count | None = None
+    """Evaluations without a better accuracy of either after which both end early; None: never. The best weights are
+    then used in the place of the last."""
+    soup: Annotated[Count, Field(le=16)] = 1
+    """Students of seeds that follow each other, whose weights are averaged (a model soup: Wortsman et al., 2022), their
+    channels put in the order of the first one's; the control likewise."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -340,12 +360,21 @@ class Distillation(Value):
             "rank": 0.25,
             "initial": "random",
             "features": None,
+            "others": [],
+            "augmentation": "none",
+            "views": 4,
+            "patience": None,
+            "soup": 1,
         }
         return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
     @property
     def label(self) -> str:
-        """A short name of the student: ``student ×0.5``, ``student depth ×0.5``, ``student separable``."""
+        """A short name of the student: ``student ×0.5``, ``student depth ×0.5``, ``soup of 3 student separable``."""
+        return self._form if self.soup == 1 else f"soup of {self.soup} {self._form}"
+
+    @property
+    def _form(self) -> str:
         if self.student:
             return f"student {self.student}"
         if self.form == "width":
@@ -369,11 +398,19 @@ class Finetuning(Value):
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """The highest of the weights; it rises at first and falls to zero."""
     distillation: float = Field(default=1.0, ge=0, le=1)
-    """Share of the fp32 network's outputs in the loss; the rest are the labels, where the outputs are classes."""
+    """Share of the teacher's outputs in the loss; the rest are the labels, where the outputs are classes."""
+    teacher: Name | None = None
+    """Who teaches: one of `Distillation.teacher`; None is the same network in fp32."""
     nested: Annotated[tuple[Bits, ...], AfterValidator(_nested)] = ()
     """Bit-widths of weights that the one network is to be good at, each with steps of its own: ``(2, 3, 4, 8)``.
     Empty: only those of the recipe."""
     seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in `Quantization`."""
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "teacher" or value is not None}
 
 
 class Deployment(Value):
