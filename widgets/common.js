@@ -247,11 +247,15 @@ function part(classes, build) {
       const update = () => {
         const view = model.get("view");
         if (Object.keys(view).length) draw(view);
+        mark();
       };
+      const mark = () => set(root, { "data-recipe": model.get("drawn_for") });
       model.on("change:view", update);
+      model.on("change:drawn_for", mark);
       update();
       return () => {
         model.off("change:view", update);
+        model.off("change:drawn_for", mark);
         end?.();
       };
     },

@@ -80,7 +80,7 @@ class Status(Part):
     """What is being computed, how far it is, how to stop it, and what went wrong."""
 
     _esm = source("status.js")
-    watches: ClassVar[tuple[str, ...]] = ("status", "progress", "busy", "training", "problem", "sensing")
+    watches: ClassVar[tuple[str, ...]] = ("recipe", "status", "progress", "busy", "training", "problem", "sensing")
 
     def draw(self) -> dict[str, Any]:
         """The status line."""

@@ -96,6 +96,8 @@ class Part(anywidget.AnyWidget):
     _css = (HERE / "style.css").read_text(encoding="utf-8")
     view = traitlets.Dict().tag(sync=True)
     """Everything that is drawn: ready strings, fractions of a length, names. From Python to the browser only."""
+    drawn_for = traitlets.Unicode().tag(sync=True)
+    """`Recipe.key` of what is drawn: parts are drawn one after the other, and this tells whether they agree yet."""
 
     def __init__(self, session: Session, **traits: Any) -> None:
         """
@@ -123,7 +125,9 @@ class Part(anywidget.AnyWidget):
         """Draws now."""
         with self._drawing, self.session.guard(f"Drawing {type(self).__name__}"):
             if self.comm is not None:
-                self.view = self.draw()
+                key = self.session.recipe.key  # before the drawing, which may see a later recipe already
+                with self.hold_sync():
+                    self.view, self.drawn_for = self.draw(), key
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Drops whatever the browser sends as state: it may ask, it does not set."""

@@ -22,6 +22,8 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parent))  # `waiting`, which the tests of the whole page share
+
 FLAGS = [
     "--headless",
     "--no-sandbox",

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from waiting import SECONDS, settled
 
-SECONDS = 60_000
 PROFILE = """\
 [[profile]]
 name = "Test board"
@@ -22,12 +22,6 @@ peaks = "by hand"
 memory = "by hand"
 memory_bandwidth = "example.org/board: by hand"
 """
-
-
-def settled(page: Page) -> None:
-    """Waits until the recipe on the screen has all its numbers."""
-    expect(page.locator(".wb-status")).to_contain_text("10,000 of 10,000 images", timeout=SECONDS)
-    expect(page.locator(".wb-status")).to_have_attribute("data-state", "ready", timeout=SECONDS)
 
 
 def latency(page: Page) -> Locator:

@@ -7,20 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Locator, Page, expect
-
-SECONDS = 60_000
-
-
-def settled(page: Page) -> None:
-    """Waits until the recipe on the screen has all its numbers."""
-    expect(page.locator(".wb-status")).to_contain_text("10,000 of 10,000 images", timeout=SECONDS)
-    expect(page.locator(".wb-status")).to_have_attribute("data-state", "ready", timeout=SECONDS)
-
-
-def now(page: Page) -> Locator:
-    """The row of the recipe on the screen among those that were tried."""
-    return page.locator('.wb-tried tr[aria-current="true"]')
+from playwright.sync_api import Page, expect
+from waiting import SECONDS, now, settled
 
 
 def lost(page: Page) -> float:

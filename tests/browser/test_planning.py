@@ -6,8 +6,8 @@ import re
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from waiting import SECONDS, settled
 
-SECONDS = 60_000
 WATCH = """() => {
     const root = document.querySelector(".workbench");
     window.origins = [];
@@ -18,12 +18,6 @@ WATCH = """() => {
         if (window.origins.at(-1) !== now) window.origins.push(now);
     }).observe(root, { subtree: true, childList: true, attributes: true, characterData: true });
 }"""
-
-
-def settled(page: Page) -> None:
-    """Waits until the recipe on the screen has all its numbers."""
-    expect(page.locator(".wb-status")).to_contain_text("10,000 of 10,000 images", timeout=SECONDS)
-    expect(page.locator(".wb-status")).to_have_attribute("data-state", "ready", timeout=SECONDS)
 
 
 def badge(page: Page) -> Locator:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-
-SECONDS = 60_000
+from waiting import SECONDS, settled
 
 
 def tile(page: Page, name: str) -> str:
@@ -19,12 +18,6 @@ def tile(page: Page, name: str) -> str:
 def moved(page: Page, size: str) -> None:
     """Waits until the size is another one, which the first report of a new recipe says."""
     expect(page.locator('[data-tile="Size"]')).not_to_have_text(size, use_inner_text=True, timeout=SECONDS)
-
-
-def settled(page: Page) -> None:
-    """Waits until the recipe on the screen has all its numbers."""
-    expect(page.locator(".wb-status")).to_contain_text("10,000 of 10,000 images", timeout=SECONDS)
-    expect(page.locator(".wb-status")).to_have_attribute("data-state", "ready", timeout=SECONDS)
 
 
 def bits(slider: Locator, wanted: str) -> None:

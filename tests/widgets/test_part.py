@@ -11,6 +11,7 @@ import traitlets
 import widgets
 from widgets import part as part_module
 from widgets.part import Pacer, Part
+from workbench.recipe import Quantization, Recipe
 
 ALONE = (
     "DeploymentPanel",
@@ -39,6 +40,7 @@ class Counter(traitlets.HasTraits):
     """A stand-in for a session with one number."""
 
     number = traitlets.Int(0)
+    recipe = Recipe()
 
     def guard(self, what=""):
         import contextlib
@@ -63,6 +65,21 @@ def test_the_last_update_is_always_drawn_and_updates_do_not_queue():
             session.number += 1
         wait_until(lambda: show.view == {"number": session.number})
     assert show.drawn < 100  # 2,000 changes
+
+
+def test_it_tells_which_recipe_it_is_drawn_for_and_never_one_that_it_does_not_show_yet():
+    session = Counter()
+
+    class Slow(Show):
+        def draw(self):
+            drawn = super().draw()
+            session.recipe = Recipe(quantization=Quantization(weight_bits=4))  # meanwhile
+            return drawn
+
+    show = Slow(session)
+    assert show.drawn_for == Recipe().key
+    show.refresh()
+    assert show.drawn_for == session.recipe.key
 
 
 def test_updates_from_several_threads_are_not_lost():
