@@ -52,8 +52,12 @@ function rooflinePlot() {
   }
 
   /** Names of the operators that take most of the time, where there is room. */
-  function letter(x, y) {
+  function letter(x, y, bent) {
     const taken = view.points.slice(0, 12).map((point) => [x(point.x) - 9, y(point.y) - 9, x(point.x) + 9, y(point.y) + 9, point.key]);
+    for (const { x: at, y: up, text, angle } of bent) { // along the slanted words
+      const [dx, dy] = [Math.cos((angle * Math.PI) / 180) * 7, Math.sin((angle * Math.PI) / 180) * 7];
+      for (let i = -text.length / 2; i <= text.length / 2; i++) taken.push([at + i * dx - 6, up + i * dy - 10, at + i * dx + 6, up + i * dy + 4, ""]);
+    }
     const placed = [];
     for (const point of view.points.slice(0, 4).filter((each) => each.size > 0.3)) {
       const text = point.key.length > 22 ? `…${point.key.slice(-21)}` : point.key;
@@ -113,7 +117,7 @@ function rooflinePlot() {
     }).filter((each) => !each.short && width >= 420);
     keyed(labels, [...named, ...bent], (label) => label.key, () => svg("text", { class: "wb-roof-name" }), (each, label) =>
       set(each, { x: label.x, y: label.y, text: label.text, "text-anchor": label.anchor, "data-used": String(label.used), transform: label.angle ? `rotate(${one(label.angle)} ${one(label.x)} ${one(label.y)})` : null }));
-    keyed(names, letter(x, y), (each) => each.key, () => svg("text", { class: "wb-now", "aria-hidden": "true" }), (each, label) => set(each, { x: one(label.x), y: one(label.y), text: label.text, "text-anchor": label.anchor }));
+    keyed(names, letter(x, y, bent), (each) => each.key, () => svg("text", { class: "wb-now", "aria-hidden": "true" }), (each, label) => set(each, { x: one(label.x), y: one(label.y), text: label.text, "text-anchor": label.anchor }));
     keyed(titles, [{ at: "end", x: width - EDGE.right, y: height - 6, text: `${view.x.title} →` }, { at: "start", x: 0, y: height - 6, text: `↑ ${view.y.title}` }],
       (title) => title.at, (title) => svg("text", { "text-anchor": title.at }), (each, title) => set(each, { x: title.x, y: title.y, text: title.text }));
     set(beside, { text: view.beside, hidden: !view.beside });

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ from workbench.errors import WorkbenchError
 from workbench.hardware import profiles
 from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
 from workbench.report import Advice, Estimate, LayerRow, Report
+
+sys.path.insert(0, str(Path(__file__).parent))  # `small_bench`
 
 
 class Info(NamedTuple):

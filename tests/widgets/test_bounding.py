@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
-import torch
-from torch import nn
+import small_bench
+from small_bench import LONG, until
 
 from widgets.bounding import LONGEST
 from widgets.session import Session
-from workbench.bench import Bench
 from workbench.errors import WorkbenchError
 from workbench.hardware import ProfileError, profiles
 from workbench.recipe import Distillation, Quantization, Recipe
-from workbench.store import Store
-from workbench.task import Task
 
-LONG = 60  # seconds: a guard against hanging
 INT8 = Recipe(quantization=Quantization(weight_bits=8, activation_bits=8))
 MINE = """
 [[profile]]
@@ -32,13 +27,7 @@ peaks = "by hand"
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    inputs = torch.randn(300, 8)
-    with torch.inference_mode():
-        targets = model(inputs).argmax(1)
-    task = Task.classification(inputs, targets, calibration=torch.randn(50, 8), classes=4)
-    return Bench(model, task, name="small", store=Store(tmp_path_factory.mktemp("store")))
+    return small_bench.made(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
@@ -47,13 +36,6 @@ def session(bench):
     session.wait(LONG)
     yield session
     session.close()
-
-
-def until(condition):
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def current(session):

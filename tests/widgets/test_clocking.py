@@ -7,30 +7,20 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import nn
+import small_bench
+from small_bench import LONG, until
 
 from widgets.clocking import KEPT, LOOKS
 from widgets.session import Session
-from workbench.bench import Bench
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.recipe import Quantization, Recipe
-from workbench.store import Store
-from workbench.task import Task
 
-LONG = 60  # seconds: a guard against hanging
 INT8 = Recipe(quantization=Quantization(weight_bits=8, activation_bits=8))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    inputs = torch.randn(300, 8)
-    with torch.inference_mode():
-        targets = model(inputs).argmax(1)
-    task = Task.classification(inputs, targets, calibration=torch.randn(50, 8), classes=4)
-    return Bench(model, task, name="small", store=Store(tmp_path_factory.mktemp("store")))
+    return small_bench.made(tmp_path_factory.mktemp("store"))
 
 
 class Looked:
@@ -82,13 +72,6 @@ def made(small, **how):
     session = bench.session = Session(bench, INT8)
     session.wait(LONG)
     return session, bench
-
-
-def until(condition):
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_every_look_is_had_in_the_order_it_was_asked_for(small):

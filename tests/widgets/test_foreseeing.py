@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from small_bench import LONG, until
 
 from widgets import foreseeing
 from widgets.session import Session
@@ -15,7 +16,6 @@ from workbench.preflight import Preflight
 from workbench.recipe import Distillation, Quantization, Recipe
 from workbench.report import Estimate
 
-LONG = 10  # seconds: a guard against hanging
 RUNS = 40
 
 
@@ -86,13 +86,6 @@ class Bench:
             self.during.append(self.busy)
             yield step, RUNS
         self.known_methods.add(self._method(quantization))
-
-
-def until(condition):
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
 
 
 def holding(*steps):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
+from small_bench import LONG, until
 from torch import nn
 
 from widgets.planning import template_of
@@ -16,19 +15,11 @@ from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.store import Store
 from workbench.task import Task
 
-LONG = 60  # seconds: a guard against hanging
 EAGER = Deployment(runtime="eager")
 
 
 def quantized(bits, **more):
     return Recipe(quantization=Quantization(weight_bits=bits, activation_bits=8, **more), deployment=EAGER)
-
-
-def until(condition):
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -17,6 +18,7 @@ import pytest
 import traitlets
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from small_bench import LONG, until
 
 from widgets.session import Session
 from workbench import statistics
@@ -25,7 +27,6 @@ from workbench.preflight import Preflight
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.report import Advice, Estimate, LayerRow, Report
 
-LONG = 20  # seconds: a guard against hanging, never what a test is about
 TOTAL, CHUNK = 1000, 200
 
 
@@ -199,13 +200,6 @@ def watch(session, *names):
     seen = []
     session.observe(lambda change: seen.append(change["new"]), names=list(names))
     return seen
-
-
-def until(condition):
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
 
 
 # Measuring
@@ -1120,6 +1114,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fake", {__file__!r})
 fake = importlib.util.module_from_spec(spec)
 import sys; sys.modules["fake"] = fake
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 spec.loader.exec_module(fake)
 bench = fake.FakeBench(at=fake.Gate())
 session = fake.Session(bench)
