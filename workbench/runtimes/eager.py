@@ -10,7 +10,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.outputs import selected
@@ -46,7 +45,11 @@ class Eager:
 
     def supports(self, deployment: Deployment, source: Source) -> str | None:  # noqa: ARG002 - see `Runtime.supports`
         """It runs torch modules, in either precision."""
-        return "eager runs torch modules, and this model is an ONNX graph." if source.graph_only else None
+        return (
+            "eager runs torch modules, and this model is an ONNX graph; choose onnxruntime."
+            if source.graph_only
+            else None
+        )
 
     def prepare(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Prepared:
         """See `Runtime.prepare`."""
@@ -57,8 +60,6 @@ class _Run:
     integer = 0
 
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
-        if source.graph_only:
-            raise WorkbenchError("eager runs torch modules, and this model is an ONNX graph; choose onnxruntime.")
         replaced = parameters(layers)
         module = twin_with(source.module, replaced)
         self._device, self._threads = deployment.device, deployment.threads

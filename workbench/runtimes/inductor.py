@@ -67,8 +67,6 @@ class _Run:
     integer = 0
 
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
-        if source.graph_only:
-            raise WorkbenchError("inductor compiles torch modules, and this model is an ONNX graph.")
         self._source, self._deployment = source, deployment
         self._replaced = parameters(layers)
         self._kind = torch.bfloat16 if deployment.precision == "bf16" else torch.float32

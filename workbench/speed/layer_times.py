@@ -19,7 +19,7 @@ from workbench.speed import onnx_profile, openvino_profile, torch_profile
 from workbench.speed.disturbances import disturbances, reading
 from workbench.speed.kernels import Kernel
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import columns, duration, table
+from workbench.speed.words import Tabular, duration
 
 LATENCY_SECONDS = 0.3
 MOST = 0.75
@@ -53,7 +53,7 @@ class LayerTime(BaseModel):
     activation_bits: int | None = None
 
 
-class LayerTimes(BaseModel):
+class LayerTimes(Tabular, BaseModel):
     """The kernels of a call in the order in which they run; with the overhead they add up to the latency."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,15 +76,10 @@ class LayerTimes(BaseModel):
                 found[layer] = found.get(layer, 0.0) + row.seconds.value / len(row.layers)
         return found
 
-    def __str__(self) -> str:
-        return "\n".join([f"Layers of {self._headline()}", *columns(*self._table()), *self._said()])
-
-    def _repr_html_(self) -> str:
-        return table(self._headline(), *self._table(), self._said())
-
     def _headline(self) -> str:
         deployment = self.recipe.deployment
-        return f"{self.recipe.label} in {deployment.runtime}, batch {deployment.batch}: {duration(self.latency)} a call"
+        where = f"{deployment.runtime}, batch {deployment.batch}"
+        return f"Layers of {self.recipe.label} in {where}: {duration(self.latency)} a call"
 
     def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows: list[tuple[str, ...]] = [

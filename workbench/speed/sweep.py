@@ -18,7 +18,7 @@ from workbench.runtimes import Prepared
 from workbench.runtimes.timing import Pace, Work, interleaved, warmed
 from workbench.speed.disturbances import cores, disturbances, oversubscription, reading
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import columns, duration, factor, table
+from workbench.speed.words import Tabular, duration, factor
 
 SECONDS_EACH = 0.15
 """Of measuring, for each runtime at each batch and thread count."""
@@ -61,7 +61,7 @@ class Winner(BaseModel):
         return self.ratio is None or not self.ratio.includes(1)
 
 
-class Sweep(BaseModel):
+class Sweep(Tabular, BaseModel):
     """A recipe in several runtimes, at several batches and thread counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,14 +85,8 @@ class Sweep(BaseModel):
         """One of the cells; None where it is not there (yet)."""
         return next((c for c in self.cells if (c.runtime, c.batch, c.threads) == (runtime, batch, threads)), None)
 
-    def __str__(self) -> str:
-        return "\n".join([f"Sweep of {self._headline()}", *columns(*self._table()), *self._said()])
-
-    def _repr_html_(self) -> str:
-        return table(self._headline(), *self._table(), self._said())
-
     def _headline(self) -> str:
-        text = f"{self.recipe.label}: {len(self.cells)} of {self.total}"
+        text = f"Sweep of {self.recipe.label}: {len(self.cells)} of {self.total}"
         return f"{text}; {self.stage}" if self.stage else text
 
     def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -21,7 +21,7 @@ from workbench.runtimes.eager import threads
 from workbench.runtimes.timing import Work, compare, interleaved
 from workbench.speed.disturbances import cores, disturbances, reading
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import columns, duration, factor, table
+from workbench.speed.words import Tabular, duration, factor
 from workbench.tracing import running
 
 Lever = Literal["software optimisation", "low precision", "parallel execution"]
@@ -51,7 +51,7 @@ class Step(BaseModel):
     """Why it was skipped."""
 
 
-class Waterfall(BaseModel):
+class Waterfall(Tabular, BaseModel):
     """From plain PyTorch to the recipe, lever by lever."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,15 +84,9 @@ class Waterfall(BaseModel):
                 found[lever] = product(own)
         return found
 
-    def __str__(self) -> str:
-        return "\n".join([f"Waterfall of {self._headline()}", *columns(*self._table()), *self._said()])
-
-    def _repr_html_(self) -> str:
-        return table(self._headline(), *self._table(), self._said())
-
     def _headline(self) -> str:
         total = f": {factor(self.total)} in all" if self.total else ""
-        text = f"{self.recipe.label}, batch {self.recipe.deployment.batch}{total}"
+        text = f"Waterfall of {self.recipe.label}, batch {self.recipe.deployment.batch}{total}"
         return f"{text}; {self.stage}…" if self.stage else text
 
     def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

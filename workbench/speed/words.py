@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from html import escape
 
 from workbench.report import Estimate
 
 SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+class Tabular(ABC):
+    """A result that prints as a table, in plain text and in a notebook."""
+
+    def __str__(self) -> str:
+        return "\n".join([self._headline(), *columns(*self._table()), *self._said()])
+
+    def _repr_html_(self) -> str:
+        return table(self._headline(), *self._table(), self._said())
+
+    @abstractmethod
+    def _headline(self) -> str:
+        """What it is, in a line."""
+
+    @abstractmethod
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Heads of the columns, and the rows."""
+
+    @abstractmethod
+    def _said(self) -> list[str]:
+        """Sentences below."""
 
 
 def duration(estimate: Estimate, *, interval: bool = True) -> str:
