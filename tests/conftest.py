@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def training_here() -> Iterator[None]:
+    """Students are trained in the test's own process: one more for each would take seconds and say nothing new."""
+    from workbench.distillation import apart, trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apart, "distil", trainer.distil)
+        patch.setattr(apart, "warm", lambda: None)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -44,11 +44,12 @@ class TrainingData:
     size: int
     """How many examples there are."""
     read: Callable[[], tuple[Tensor, Tensor]]
-    """Gives inputs, shape (size, ...), and class indices, shape (size,)."""
+    """Gives inputs, shape (size, ...), and what is right for them: class indices, shape (size,), or numbers, shape
+    (size, ...); of shape (size, 0) where nothing is."""
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Inputs and class indices; read once."""
+        """Inputs and targets; read once."""
         inputs, targets = self.read()
         if len(inputs) != self.size:
             raise TaskError(f"training inputs: {self.size:,} examples were announced, {len(inputs):,} came.")
@@ -184,6 +185,7 @@ class Task:
         targets: Any = None,
         *,
         calibration: Any = None,
+        training: tuple[Tensor, Tensor] | TrainingData | None = None,
         unit: str = "",
         name: str = "regression",
         description: str = "",
@@ -197,6 +199,7 @@ class Task:
             targets: Numbers, shape (n,) or (n, outputs).
             unit: Of the targets, for the page.
             calibration: As in `classification`.
+            training: Inputs and numbers for distillation, or `TrainingData` that reads them later.
             name: As in `classification`.
             description: As in `classification`.
             noun: As in `classification`.
@@ -208,8 +211,10 @@ class Task:
         data = examples(inputs, targets)
         _check_targets(data, "one number or more per example", lambda t: t.dim() >= 1)
         data = data.with_targets(data.targets.float())  # type: ignore[union-attr]
+        if isinstance(training, tuple):
+            training = _numbers_to_learn(training, data)
         metrics = (MeanAbsoluteError(unit), RootMeanSquaredError(unit), RSquared())
-        return _task(cls, data, calibration, metrics, name, description, noun, output)
+        return _task(cls, data, calibration, metrics, name, description, noun, output, training=training)
 
     @classmethod
     def token_classification(
@@ -299,6 +304,7 @@ class Task:
         relevant: Sequence[int] = (),
         recall_at: Sequence[int] = (1,),
         calibration: Any = None,
+        training: Tensor | TrainingData | None = None,
         name: str = "embedding",
         description: str = "",
         noun: str = "examples",
@@ -314,6 +320,7 @@ class Task:
             relevant: For each query, the example among `documents` that should be found.
             recall_at: How many of the nearest documents count as found.
             calibration: As in `classification`.
+            training: Inputs for distillation, or `TrainingData` that reads them later.
             name: As in `classification`.
             description: As in `classification`.
             noun: As in `classification`.
@@ -341,7 +348,11 @@ class Task:
             truth = torch.tensor([place[int(i)] for i in relevant])
             spots = torch.tensor(queries), torch.tensor(documents)
             metrics += [Recall(*spots, truth, k) for k in recall_at]
-        return _task(cls, data, calibration, tuple(metrics), name, description, noun, output)
+        if isinstance(training, Tensor):
+            inputs = training
+            _check_inputs("training inputs", Inputs.of(inputs), data.inputs)
+            training = TrainingData(len(inputs), lambda: (inputs, inputs.new_empty(len(inputs), 0)))
+        return _task(cls, data, calibration, tuple(metrics), name, description, noun, output, training=training)
 
     @classmethod
     def fidelity(
@@ -489,6 +500,18 @@ def _task(
         notes=data.notes,
         **others,
     )
+
+
+def _numbers_to_learn(given: tuple[Tensor, Tensor], data: Examples) -> TrainingData:
+    inputs, targets = given[0], given[1].float()
+    _check_inputs("training inputs", Inputs.of(inputs), data.inputs)
+    if len(targets) != len(inputs) or targets.shape[1:] != data.targets.shape[1:]:  # type: ignore[union-attr]
+        raise TaskError(
+            f"training targets: {tuple(data.targets.shape[1:])} for each of {len(inputs):,} "  # type: ignore[union-attr]
+            f"examples are needed, as in the evaluation; these have shape {tuple(targets.shape)}."
+        )
+    _check_finite("training targets", targets)
+    return TrainingData(len(inputs), lambda: (inputs, targets))
 
 
 def _check_inputs(what: str, inputs: Inputs, like: Inputs | None) -> None:

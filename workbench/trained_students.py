@@ -7,25 +7,31 @@ import copy
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from workbench.distillation import losses
+from workbench.checkpoints import CheckpointFile
+from workbench.distillation import apart, losses
+from workbench.distillation.asking import Answers
+from workbench.distillation.asking import Teacher as Asked
+from workbench.distillation.goal import Goal
 from workbench.distillation.layer_pairs import proposed, shapes
+from workbench.distillation.progress import DivergenceError, Progress
 from workbench.distillation.students import Own, Reduced, make_student
-from workbench.distillation.trainer import Progress, TeacherLogits, Trained, distil, teacher_logits
+from workbench.distillation.trained import Trained
 from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
+from workbench.fusion.training import trained_soup
 from workbench.hardware.profile import Profile
+from workbench.lessons import Lessons
 from workbench.network import Network
 from workbench.recipe import Distillation, Features
+from workbench.report import Estimate
 from workbench.student_info import StudentInfo, info
 from workbench.task import Task
 
-VALIDATION_EXAMPLES = 2000
-"""The last of the training part; curves and the choice of the best weights rest on them, never on test examples."""
 MADE_BY = "2"
 """Part of a student's name on disk; to be raised when the trainer would make other weights."""
 
@@ -68,20 +74,24 @@ class TrainedStudents:
         self._own = dict(students or {})
         self._own_keys: dict[tuple[str, str, int], str] = {}
         self._networks: dict[str, Network] = {"self": network}
-        self._logits: dict[tuple[str, int], TeacherLogits] = {}
+        self._answers = Answers(folder / "teachers")
+        self._lessons = Lessons(network, task)
         self._found: dict[Distillation, TrainedStudent] = {}
         self._lock = threading.Lock()
 
     @property
     def available(self) -> int:
-        """Training examples beside those for validation; 0 where no student can be trained."""
-        if self._task.training is None or self._task.targets is None or len(self._task.inputs.columns) > 1:
-            return 0
-        return max(0, self._task.training.size - VALIDATION_EXAMPLES)
+        """Training examples beside those that are held out; 0 where no student can be trained."""
+        return self._lessons.available
+
+    @property
+    def goal(self) -> Goal:
+        """What the outputs are, and how good they are."""
+        return self._lessons.goal
 
     def teachers(self) -> list[tuple[str, str | None]]:
         """Names, and why one cannot teach."""
-        reason = None if self.available else "the task has no training examples beside the first 2,000"
+        reason = None if self.available else "the task has no training examples to learn from"
         return [(name, reason) for name in (*self._teachers, "self")]
 
     @property
@@ -89,28 +99,28 @@ class TrainedStudents:
         """Names of the students that are no form of the model."""
         return tuple(self._own)
 
+    def teacher(self, name: str) -> Network:
+        """One of `teachers`, made once.
+
+        Raises:
+            WorkbenchError: It does not take the model's inputs, or returns other classes.
+        """
+        return self._teacher(name)
+
+    def found(self, settings: Distillation) -> TrainedStudent | None:
+        """The trained student where it is there; nothing is trained."""
+        if settings not in self._found:
+            self._load(settings)
+        return self._found.get(settings)
+
     def check(self, settings: Distillation) -> None:
         """Whether a student can be trained with these settings.
 
         Raises:
             RecipeError: What is wrong with which field, and what is allowed.
         """
-        if not self.available:
-            raise RecipeError(
-                "distillation: this task has no training examples; give the Task `training=(inputs, targets)` "
-                f"with more than {VALIDATION_EXAMPLES:,} of them."
-            )
+        self._lessons.check(settings)
         self._require_names(settings)
-        losses.get(settings.loss)
-        if settings.features:
-            losses.get_feature_loss(settings.features.loss)
-        if settings.images > self.available:
-            raise RecipeError(f"distillation.images = {settings.images}: the task has {self.available:,} to train on.")
-        if settings.labels > settings.images:
-            raise RecipeError(
-                f"distillation.labels = {settings.labels}: at most as many as images can have one, "
-                f"and these are {settings.images:,}."
-            )
 
     def info(self, settings: Distillation, profile: Profile | None = None) -> StudentInfo:
         """What the student would be, before it is trained.
@@ -120,9 +130,7 @@ class TrainedStudents:
             WorkbenchError: No student can be made so; the text says why.
         """
         self._require_names(settings)
-        if self._base.graph_only or len(self._base.example.columns) > 1:
-            what = "an ONNX graph" if self._base.graph_only else "a model of several inputs"
-            raise WorkbenchError(f"No student is made of {what}; load a torch module that takes one tensor.")
+        self._lessons.require_module()
         teacher = self._teacher(settings.teacher)
         example, copied = self._base.example[:1], settings.initial == "model"
         return info(self._made(settings), self._base.original, teacher.original, example, copied, profile)
@@ -146,9 +154,13 @@ class TrainedStudents:
 
     def _require_names(self, settings: Distillation) -> None:
         teachers = [name for name, _ in self.teachers()]
-        for what, name, names in (("teacher", settings.teacher, teachers), ("student", settings.student, self._own)):
+        if settings.teacher in settings.others:
+            raise RecipeError(f"distillation.others: {settings.teacher!r} is the teacher already; leave it out there.")
+        named = [("teacher", settings.teacher, teachers), ("student", settings.student, self._own)]
+        for what, name, names in (*named, *(("others", other, teachers) for other in settings.others)):
             if name is not None and name not in names:
-                raise RecipeError(f"distillation.{what}: there is no {what} {name!r}. {nearest(name, names)}")
+                kind = "student" if what == "student" else "teacher"
+                raise RecipeError(f"distillation.{what}: there is no {kind} {name!r}. {nearest(name, names)}")
 
     def _made(self, settings: Distillation) -> Reduced:
         return make_student(self._base.original, self._example, settings, self._own)
@@ -175,56 +187,123 @@ class TrainedStudents:
             raise Cancelled
         return self._found[settings]
 
-    def train(self, settings: Distillation, cancel: threading.Event | None = None) -> Iterator[Progress]:
-        """Train student and control, or find them.
+    def train(
+        self, settings: Distillation, cancel: threading.Event | None = None, pause: threading.Event | None = None
+    ) -> Iterator[Progress]:
+        """Train student and control in a process of its own, go on where a training was interrupted, or find them.
 
-        A student whose training was cancelled is used in this process and not kept on disk: its
-        settings promise one that learned to the end.
+        A student whose training was cancelled is used in this process and not kept as finished: its settings promise
+        one that learned to the end. To train again goes on from there.
+
+        Raises:
+            Cancelled: `cancel` was set before the teacher was done.
+            DivergenceError: A loss became NaN or infinite; the best weights until then are used in this process.
+            WorkbenchError: What the networks are not fit for; or the process that trains ended.
         """
+        if settings.soup > 1:
+            yield from self._train_soup(settings, cancel, pause)
+            return
         with self._lock:  # one training at a time; a second one of the same settings finds the first
             found = self._load(settings)
             if found is not None:
-                yield replace(_at_the_start(), step=found.steps, steps=found.steps, seconds=found.seconds, done=True)
+                yield _at_the_end(found)
                 return
             yield _at_the_start()  # the teacher's outputs take seconds before the first step
-            inputs, labels = self._task.training.tensors  # type: ignore[union-attr]
-            rest = slice(len(inputs) - VALIDATION_EXAMPLES, None)
-            training = distil(
-                self._base.original,
-                self._example,
-                settings,
-                inputs[: settings.images],
-                labels[: settings.images],
-                self._taught(settings, cancel),
-                (inputs[rest], labels[rest]),
-                cancel,
-                self._teacher(settings.teacher).original if settings.features else None,
-                self._own,
-            )
-            while True:
-                try:
-                    progress = next(training)
-                except StopIteration as end:
-                    trained: Trained = end.value
-                    break
-                if progress.done:
-                    last = progress
-                else:
-                    yield progress
+            apart.warm()
+            path = self._path(settings)
+            checkpoint = CheckpointFile(path.with_suffix(".steps.safetensors"), made_for=path.stem)
+            training = self._training(settings, checkpoint, cancel, pause)
+            try:
+                while True:
+                    try:
+                        progress = next(training)
+                    except StopIteration as end:
+                        trained: Trained = end.value
+                        break
+                    if progress.done:
+                        last = progress
+                    else:
+                        yield progress
+            except DivergenceError as error:
+                checkpoint.remove()  # it would lead there again
+                if error.trained.steps:
+                    self._found[settings] = self._assembled(settings, error.trained)
+                raise
             if not trained.cancelled:
                 with contextlib.suppress(OSError):  # a full or read-only disk: the student lives on in memory
-                    self._path(settings).parent.mkdir(parents=True, exist_ok=True)
-                    trained.save(self._path(settings))
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    trained.save(path)
+                    checkpoint.remove()
             if not trained.cancelled or last.student is not None:  # else there is nothing that it learned
                 self._found[settings] = self._assembled(settings, trained)
             yield last
 
-    def _taught(self, settings: Distillation, cancel: threading.Event | None) -> TeacherLogits:
-        key = (settings.teacher, settings.images)
-        if key not in self._logits:
-            inputs = self._task.training.tensors[0][: settings.images]  # type: ignore[union-attr]
-            self._logits[key] = teacher_logits(self._teacher(settings.teacher).original, inputs, cancel=cancel)
-        return self._logits[key]
+    def _train_soup(
+        self, settings: Distillation, cancel: threading.Event | None, pause: threading.Event | None
+    ) -> Iterator[Progress]:
+        """Train the students of a soup one after the other, or find them, and average their weights."""
+        found = self._load(settings)
+        if found is not None:
+            yield _at_the_end(found)
+            return
+
+        def states(member: Distillation) -> dict[str, dict[str, Tensor]]:
+            networks = self._found[member].networks
+            return {who: networks[who].original.state_dict() for who in ("student", "control")}
+
+        souped = yield from trained_soup(
+            settings,
+            lambda member: self.train(member, cancel, pause),
+            states,
+            self._made(settings).module,
+            self._task.calibration.tensors[0],
+            self._lessons.validation(self._asked(settings)),
+            self.goal,
+        )
+        if souped.trained is not None:
+            with contextlib.suppress(OSError):  # as above
+                souped.trained.save(self._path(settings))
+            self._found[settings] = self._assembled(settings, souped.trained)
+        yield souped.progress
+
+    def score(self, settings: Distillation) -> Estimate | None:
+        """How good a trained student is on the held-out training examples; None where it was not trained."""
+        found = self.found(settings)
+        if found is None:
+            return None
+        return self.goal.score(found.networks["student"].original, *self._lessons.validation(self._asked(settings)))
+
+    def _training(
+        self,
+        settings: Distillation,
+        checkpoint: CheckpointFile,
+        cancel: threading.Event | None,
+        pause: threading.Event | None,
+    ) -> Generator[Progress, None, Trained]:
+        teachers = self._asked(settings)
+        inputs, labels = self._lessons.training(settings)
+        modules = [each.module for each in teachers]
+        asked_again = settings.features is not None or (settings.augmentation != "none" and not settings.views)
+        return apart.distil(
+            self._base.original,
+            self._example,
+            settings if self._lessons.has_targets else settings.replace(labels=0),
+            inputs,
+            labels,
+            self._answers.of(teachers, settings, inputs, cancel, classes=self.goal.classes),
+            self._lessons.validation(teachers),
+            cancel,
+            modules[0] if asked_again else None,
+            self._own,
+            others=modules[1:] if asked_again else (),
+            goal=self.goal,
+            pause=pause,
+            checkpoint=checkpoint,
+        )
+
+    def _asked(self, settings: Distillation) -> list[Asked]:
+        networks = [self._teacher(name) for name in (settings.teacher, *settings.others)]
+        return [Asked(network.key, network.original) for network in networks]
 
     def _teacher(self, name: str) -> Network:
         if name not in self._networks:
@@ -247,8 +326,8 @@ class TrainedStudents:
         return self._networks[name]
 
     def _path(self, settings: Distillation) -> Path:
-        teacher = self._teacher(settings.teacher).key
-        told: tuple[str, ...] = (MADE_BY, settings.model_dump_json(), self._base.key, teacher, self._task.training_key)
+        teachers = " ".join(self._teacher(name).key for name in (settings.teacher, *settings.others))
+        told: tuple[str, ...] = (MADE_BY, settings.model_dump_json(), self._base.key, teachers, self._task.training_key)
         if settings.student is not None:
             told = (*told, self._own_key(settings))
         return self._folder / "students" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()}.safetensors"
@@ -288,3 +367,7 @@ class TrainedStudents:
 
 def _at_the_start() -> Progress:
     return Progress(0, 1, 0.0, 0.0, None, None, math.nan)
+
+
+def _at_the_end(found: Trained) -> Progress:
+    return replace(_at_the_start(), step=found.steps, steps=found.steps, seconds=found.seconds, done=True)

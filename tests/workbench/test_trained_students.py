@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench import Cancelled, Distillation, Quantization, Recipe, Task, TaskError, WorkbenchError
+from workbench import Cancelled, Distillation, Quantization, Recipe, RecipeError, Task, TaskError, WorkbenchError
+from workbench.distillation.trained import Trained
 from workbench.store import Store
 from workbench.task import TrainingData
 
@@ -42,7 +43,7 @@ def test_a_student_is_trained_once_and_found_by_the_next_process(store: Store, m
     report = first.measure(Recipe(distillation=SETTINGS))
 
     second = bench(Store(store.folder))
-    monkeypatch.setattr("workbench.trained_students.distil", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("workbench.distillation.apart.distil", lambda *_, **__: pytest.fail("trained again"))
     assert second.distilled(SETTINGS)
     assert [p.done for p in second.distil(SETTINGS)] == [True]
     assert second.known(Recipe(distillation=SETTINGS)) == report
@@ -123,6 +124,56 @@ def test_a_full_disk_keeps_the_student_in_memory(store: Store, monkeypatch: pyte
 def test_a_teacher_that_does_not_fit_is_told(store: Store, teacher: nn.Module, words: str) -> None:
     with pytest.raises(WorkbenchError, match=words):
         list(bench(store, wrong=teacher).distil(SETTINGS.replace(teacher="wrong")))
+
+
+def test_a_cancelled_training_goes_on_where_it_was(store: Store) -> None:
+    b, cancel = bench(store), threading.Event()
+    for progress in b.distil(SETTINGS.replace(epochs=40), cancel):
+        if progress.step >= 64:
+            cancel.set()
+    again = list(bench(Store(store.folder)).distil(SETTINGS.replace(epochs=40)))
+    assert again[1].resumed
+    assert again[1].step == progress.step
+    assert len(list((store.folder / "students").iterdir())) == 1  # where it was is forgotten
+    whole = bench(Store(store.folder / "other"))
+    list(whole.distil(SETTINGS.replace(epochs=40)))
+    files = [next((folder / "students").iterdir()) for folder in (store.folder, store.folder / "other")]
+    states = [Trained.load(file).student_state for file in files]
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+
+
+def test_a_loss_that_breaks_leaves_the_best_and_the_session_goes_on(store: Store) -> None:
+    inputs, targets = data(2600, 3)
+    inputs[5] = 3e38
+    task = Task.classification(*data(500, 1), calibration=data(60, 2)[0], training=(inputs, targets), classes=3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    b = wb.Bench(model, task, store=store, teachers={"big": nn.Sequential(nn.Hardtanh(), network(16))})
+    long = SETTINGS.replace(epochs=40)
+    with pytest.raises(WorkbenchError, match=r"in its part .* the best weights until then are kept"):
+        list(b.distil(long))
+    assert not any((store.folder / "students").glob("*.safetensors"))
+    assert list(b.distil(SETTINGS.replace(images=4, labels=2)))[-1].done
+
+
+def test_several_teachers_are_named_and_taught_by_together(store: Store) -> None:
+    b = bench(store)
+    both = SETTINGS.replace(others=("self",))
+    assert list(b.distil(both))[-1].done
+    assert not b.distilled(SETTINGS)
+    with pytest.raises(RecipeError, match=r"distillation\.others: there is no teacher 'bigg'.*Did you mean 'big'"):
+        b.distil(SETTINGS.replace(others=("bigg",)))
+    with pytest.raises(RecipeError, match=r"distillation\.others: 'big' is the teacher already"):
+        b.distil(SETTINGS.replace(others=("big",)))
+    with pytest.raises(WorkbenchError, match=r"returns \(5,\).*the model \(3,\)"):
+        list(bench(store, wrong=network(4, classes=5)).distil(SETTINGS.replace(others=("wrong",))))
+
+
+def test_a_single_training_example_teaches_nobody(store: Store) -> None:
+    task = Task.classification(*data(50, 1), calibration=data(60, 2)[0], training=data(1, 3), classes=3)
+    b = wb.Bench(network(8), task, store=store)
+    assert b.training_images == 0
+    with pytest.raises(RecipeError, match="no training examples, or a single one"):
+        b.distil(SETTINGS.replace(teacher="self"))
 
 
 def test_the_model_can_be_its_own_teacher(store: Store) -> None:

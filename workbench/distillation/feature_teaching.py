@@ -66,7 +66,16 @@ class FeatureTeaching(nn.Module):
     mean square of the teacher's features, attention as a squared distance of two vectors of length 1.
     """
 
-    def __init__(self, settings: Features, student: nn.Module, teacher: nn.Module, inputs: Tensor, seed: int) -> None:
+    def __init__(
+        self,
+        settings: Features,
+        student: nn.Module,
+        teacher: nn.Module,
+        inputs: Tensor,
+        seed: int,
+        *,
+        kept: bool = True,
+    ) -> None:
         """
         Args:
             settings: Which loss, how strong, between which layers.
@@ -74,6 +83,7 @@ class FeatureTeaching(nn.Module):
             teacher: Is copied: others may run it meanwhile.
             inputs: All that will be learned from, shape (n, ...).
             seed: Of the connectors' initialisation. PyTorch's global random state is left as it is.
+            kept: Whether the inputs are always the same, so that the teacher's features can be kept.
 
         Raises:
             RecipeError: There is no such loss or layer; the layers that there are, are named.
@@ -107,7 +117,7 @@ class FeatureTeaching(nn.Module):
                 self.connectors.append(_connector(settings.loss, channels_of(ours), channels_of(theirs)))
         told = self._told(inputs[:BATCH])
         self._units = [self._unit(each) for each in told]
-        small = sum(each[0].nbytes for each in told) * len(inputs) <= KEPT_BYTES
+        small = kept and sum(each[0].nbytes for each in told) * len(inputs) <= KEPT_BYTES
         self._kept = [torch.cat(parts) for parts in zip(*map(self._told, inputs.split(BATCH)), strict=True)] * small
 
     def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from workbench import tensor_files
+from workbench.distillation.losses import mean_of_teachers
 from workbench.errors import Cancelled, TaskError, WorkbenchError
 from workbench.tracing import running
 
@@ -30,6 +34,28 @@ class TeacherLogits:
     """Shape (n, classes), float32."""
     inputs: str
     """`fingerprint` of the n inputs, in the order of the logits."""
+
+    def save(self, path: Path, teacher: str) -> None:
+        """Write the file, whole or not at all.
+
+        Args:
+            path: Its folder need not be there.
+            teacher: Key of whose logits these are.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensor_files.save(path, {"inputs": self.inputs, "teacher": teacher}, {"logits": self.logits})
+
+    @classmethod
+    def load(cls, path: Path, teacher: str) -> TeacherLogits | None:
+        """What `save` wrote; None where there is no file, or a damaged one, or another teacher's."""
+        try:
+            about, tensors = tensor_files.load(path)
+            return cls(tensors["logits"], about["inputs"]) if about["teacher"] == teacher else None
+        except (OSError, ValueError, KeyError):
+            return None
 
     def require(self, inputs: Tensor) -> None:
         """Refuse logits of other inputs, or of the same in another order, which would teach nonsense silently.
@@ -55,18 +81,40 @@ class TeacherLogits:
 def teacher_logits(
     teacher: nn.Module, inputs: Tensor, batch: int = 500, cancel: threading.Event | None = None
 ) -> TeacherLogits:
-    """What a teacher says about each input.
+    """What a teacher of classes says about each input; for the arguments and errors see `outputs_of`.
+
+    Raises:
+        TaskError: The logits hold NaN.
+        WorkbenchError: The teacher does not return one row of logits per input.
+    """
+    said = outputs_of(teacher, inputs, batch, cancel)
+    if said.dim() != 2:
+        raise WorkbenchError(
+            f"The teacher returns {tuple(said.shape)} for {len(inputs)} inputs; logits (n, classes) are needed."
+        )
+    return _bound(said, inputs)
+
+
+def teacher_numbers(
+    teacher: nn.Module, inputs: Tensor, batch: int = 500, cancel: threading.Event | None = None
+) -> TeacherLogits:
+    """The same for a teacher whose outputs are no classes: all numbers of an output in one row."""
+    return _bound(outputs_of(teacher, inputs, batch, cancel).reshape(len(inputs), -1), inputs)
+
+
+def outputs_of(teacher: nn.Module, inputs: Tensor, batch: int = 500, cancel: threading.Event | None = None) -> Tensor:
+    """What a network returns for each input, float32, shape (n, ...), as a tensor that training may read.
 
     Args:
-        teacher: Takes a batch of inputs and returns logits, shape (k, classes). One in training mode is copied,
+        teacher: Takes a batch of inputs and returns a tensor with a row for each. One in training mode is copied,
             and the copy is asked in evaluation mode.
         inputs: Shape (n, ...).
         batch: Inputs per call.
         cancel: Stops between calls.
 
     Raises:
-        TaskError: There are no inputs, or they hold NaN.
-        WorkbenchError: The teacher does not return one row of logits per input.
+        TaskError: There are no inputs.
+        WorkbenchError: The teacher does not return one row per input.
         Cancelled: `cancel` was set.
     """
     if len(inputs) == 0:
@@ -81,14 +129,37 @@ def teacher_logits(
             if part.dim() == 4:
                 part = part.contiguous(memory_format=torch.channels_last)
             with running():
-                logits = teacher(part)
-            if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(part):
-                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise WorkbenchError(
-                    f"The teacher returns {shape} for {len(part)} inputs; logits (n, classes) are needed."
-                )
-            said.append(logits)
-    with torch.inference_mode(False):  # a plain tensor, which training may read
-        known = TeacherLogits(torch.cat(said).float().clone(), fingerprint(inputs))
-        known.require(inputs)
+                returned = teacher(part)
+            if not isinstance(returned, Tensor) or not returned.dim() or len(returned) != len(part):
+                shape = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+                raise WorkbenchError(f"The teacher returns {shape} for {len(part)} inputs; one row each is needed.")
+            said.append(returned)
+    with torch.inference_mode(False):
+        return torch.cat(said).float().clone()
+
+
+def mean_of(said: Sequence[Tensor], temperature: float | None) -> Tensor:
+    """One teacher out of several.
+
+    Args:
+        said: What each says about the same inputs, shape (n, classes) or (n, d).
+        temperature: Of the loss, where these are logits of classes: see `mean_of_teachers`. None: numbers, whose
+            mean is taken.
+
+    Returns:
+        Of logits, those with the mean of the teachers' softened probabilities, and in the mean over the classes the
+        mean of theirs: probabilities leave that open, and losses that take logits as numbers look at it.
+    """
+    if len(said) == 1:
+        return said[0]
+    mean = torch.stack(list(said)).mean(0)
+    if temperature is None:
+        return mean
+    together = mean_of_teachers(said, temperature)
+    return together + (mean - together).mean(1, keepdim=True)
+
+
+def _bound(said: Tensor, inputs: Tensor) -> TeacherLogits:
+    known = TeacherLogits(said, fingerprint(inputs))
+    known.require(inputs)
     return known

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from workbench import tensor_files
+from workbench.checkpoints import CheckpointFile
 from workbench.errors import WorkbenchError
 from workbench.finetuning.twin import Slot
 from workbench.grid import AnyGrid
@@ -33,12 +33,8 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A file that a training goes on from."""
-
-    path: Path
-    made_for: str
-    """What it belongs to: settings, data, weights. The file of anything else is not looked at."""
+class Checkpoint(CheckpointFile):
+    """The file of a fine-tuning."""
 
     def save(self, position: Position) -> None:
         """Write the file, whole or not at all.
@@ -46,28 +42,16 @@ class Checkpoint:
         Raises:
             OSError: It cannot be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"format": FORMAT, "made_for": self.made_for}
-        about |= {name: getattr(position, name) for name in ("epoch", "step", "seconds", "best")}
-        tensor_files.save(self.path, about, position.tensors)
+        self.write({name: getattr(position, name) for name in ("epoch", "step", "seconds", "best")}, position.tensors)
 
     def load(self) -> Position | None:
         """Where the training was; None where there is no file, or a damaged or foreign one."""
+        found = self.read()
+        kinds = {"epoch": int, "step": int, "seconds": float, "best": float}
         try:
-            about, tensors = tensor_files.load(self.path)
-            if about.pop("format") != FORMAT or about.pop("made_for") != self.made_for:
-                return None
-            kinds = {"epoch": int, "step": int, "seconds": float, "best": float}
-            return Position(tensors=tensors, **{name: kind(about[name]) for name, kind in kinds.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return found and Position(tensors=found[1], **{name: kind(found[0][name]) for name, kind in kinds.items()})
+        except (ValueError, KeyError, TypeError):
             return None
-
-    def remove(self) -> None:
-        """Remove the file, where there is one and it can be removed."""
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError:
-            return
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,37 +112,3 @@ class Finetuned:
             raise WorkbenchError(
                 f"{path.name} cannot be used as a fine-tuned network: {error}. Delete it and fine-tune again."
             ) from error
-
-
-def moments(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
-    """An optimizer's state as tensors.
-
-    Args:
-        optimizer: After a step.
-        names: Of its parameters, by identity.
-    """
-    return {
-        f"moments.{names[id(parameter)]}.{name}": torch.as_tensor(value)
-        for parameter, state in optimizer.state.items()
-        for name, value in state.items()
-    }
-
-
-def set_moments(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> None:
-    """The reverse of `moments`, for an optimizer that has taken no step.
-
-    Raises:
-        ValueError: They have other shapes.
-    """
-    for name, parameter in parameters.items():
-        prefix = f"moments.{name}."
-        found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if any(value.shape != parameter.shape for key, value in found.items() if key != "step"):
-            raise ValueError(f"the moments of {name} have other shapes than {tuple(parameter.shape)}")
-        if found:
-            optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
-                for key, value in found.items()
-            }

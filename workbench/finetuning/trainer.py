@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from workbench.checkpoints import NOT_KEPT, moments, set_moments
 from workbench.errors import WorkbenchError
-from workbench.finetuning.checkpoint import Checkpoint, Finetuned, Position, moments, set_moments
+from workbench.finetuning.checkpoint import Checkpoint, Finetuned, Position
 from workbench.finetuning.twin import Twin, Widths, restore
 from workbench.inputs import Inputs
 from workbench.randomness import seeded
@@ -29,7 +30,6 @@ WARM_UP = 0.05
 """Share of the training in which the learning rate rises."""
 LARGEST_GRADIENT = 5.0
 """Norm of the gradient of all weights together; longer ones are shortened."""
-NOT_KEPT = "It cannot be resumed if it is interrupted: {error}."
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(the network's measured output for a batch, indices of its examples) -> a scalar to make smaller."""

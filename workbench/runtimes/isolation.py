@@ -11,11 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -23,17 +19,16 @@ from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
+from workbench.helper_process import Helpers, end, ending, search_paths
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Runtime, Source
 from workbench.runtimes.trial import Shipped, Trial
 
 SECONDS = 120.0
 """A compiler that takes longer is ended."""
-IDLE_SECONDS = 20.0
-"""Then the other process, which takes as much memory as torch does, is ended."""
 OURS = ("torch.nn.", "workbench.")
-_MAIN = "from workbench.runtimes.trial import main; main()"
 
+_helpers = Helpers("from workbench.runtimes.trial import main; main()")
 _answers: dict[str, str | None] = {}
 _one = threading.Lock()  # two trials at once would take the memory of two
 
@@ -89,13 +84,13 @@ def _asked(trial: Trial) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial"
         try:
-            path.write_bytes(pickle.dumps(_paths()) + pickle.dumps(trial))
+            path.write_bytes(pickle.dumps(search_paths()) + pickle.dumps(trial))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             return (
                 f"{name} cannot be tried in a process of its own ({error}); define it in a module that can be imported."
             )
         try:
-            error_there = _helper.asked(path)
+            error_there = _answer(path)
         except TimeoutError:
             return f"{name} was not done with this model after {SECONDS:.0f} s and was ended. Choose another runtime."
         except EOFError as ended:
@@ -108,86 +103,36 @@ def _asked(trial: Trial) -> str | None:
     return f"{name} cannot take the model: {error_there}"
 
 
-class _Helper:
-    """The other process: started when it is needed, ended when it was not for a while."""
+def _answer(path: Path) -> str | None:
+    """What the helper says about a trial.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._idle: threading.Timer | None = None
-        self._lock = threading.Lock()
+    Args:
+        path: Of its file.
 
-    def asked(self, path: Path) -> str | None:
-        """The answer to a trial.
+    Raises:
+        TimeoutError: It said nothing in time.
+        EOFError: It ended; the message says how.
+    """
+    late = threading.Event()
+    with _helpers.one() as process:
 
-        Args:
-            path: Of its file.
+        def expire() -> None:
+            late.set()
+            end(process)
 
-        Raises:
-            TimeoutError: There was none in time.
-            EOFError: The process ended; the message says how.
-        """
-        with self._lock:
-            if self._idle is not None:
-                self._idle.cancel()
-            process = self._process if self._process is not None and self._process.poll() is None else _started()
-            self._process = process
-            late = threading.Event()
-
-            def end() -> None:
-                late.set()
-                _end(process)
-
-            clock = threading.Timer(SECONDS, end)
-            clock.start()
-            try:
-                assert process.stdin is not None and process.stdout is not None  # noqa: S101
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(f"{path}\n")
-                    process.stdin.flush()
-                line = process.stdout.readline()
-            finally:
-                clock.cancel()
-            self._idle = threading.Timer(IDLE_SECONDS, self._rest)
-            self._idle.daemon = True
-            self._idle.start()
-        if line:
-            answer: str | None = json.loads(line)
-            return answer
-        if late.is_set():
+        clock = threading.Timer(SECONDS, expire)
+        clock.start()
+        try:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f"{path}\n")
+                process.stdin.flush()
+            line = process.stdout.readline()
+        finally:
+            clock.cancel()
+        if late.is_set() and not line:
             raise TimeoutError
-        code = process.wait()
-        raise EOFError(signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}")
-
-    def _rest(self) -> None:
-        with self._lock:
-            if self._process is not None:
-                _end(self._process)
-            self._process = None
-
-
-_helper = _Helper()
-
-
-def _paths() -> list[str]:
-    return [str(Path(path).absolute()) for path in sys.path]
-
-
-def _started() -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", _MAIN],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
-        stdin=subprocess.PIPE,  # it ends when this process does
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # compilers start processes of their own
-        else:
-            process.kill()
-    process.wait()
+        if not line:
+            raise EOFError(ending(process))
+    answer: str | None = json.loads(line)
+    return answer

@@ -6,9 +6,7 @@ trials, since most of the time goes into starting.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pickle
 import sys
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from torch import nn
 
 from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
+from workbench.helper_process import answers
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Runtime
@@ -66,14 +65,9 @@ class Trial:
 
 def main() -> None:
     """For every line of the input, a folder: try what is there, and answer; a crash is an answer too."""
-    with contextlib.suppress(ImportError):  # Windows has no such limits
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries that print must not answer
+    file = answers()
     for line in sys.stdin:
-        print(json.dumps(_tried(Path(line.rstrip("\n")))), file=answers, flush=True)
+        print(json.dumps(_tried(Path(line.rstrip("\n")))), file=file, flush=True)
 
 
 def _tried(path: Path) -> str | None:

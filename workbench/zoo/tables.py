@@ -116,10 +116,11 @@ def diabetes_task() -> Task:
     Raises:
         WorkbenchError: See `diabetes`.
     """
-    _, calibration, test = diabetes()
+    training, calibration, test = diabetes()
     return Task.regression(
         *test,
         calibration=calibration.inputs,
+        training=TrainingData(len(training.inputs), lambda: training),
         name="diabetes",
         description=f"progression of diabetes, {len(test.inputs)} test patients",
         noun="patients",

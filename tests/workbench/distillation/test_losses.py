@@ -11,7 +11,10 @@ from scipy.special import log_softmax, rel_entr, softmax
 from torch import Tensor, nn
 
 from workbench.distillation import losses
+from workbench.distillation.learner import Examples
+from workbench.distillation.objective import Teaching
 from workbench.errors import RecipeError
+from workbench.recipe import Distillation
 
 Pair = tuple[Tensor, Tensor]
 
@@ -125,8 +128,10 @@ def test_labelled_examples_get_both_losses_and_the_others_the_teachers_alone(
         taught = 4 * rel_entr(softmax(t / 2), softmax(s / 2)).sum()
         expected += weight * taught - (1 - weight) * log_softmax(s)[label] if known else taught
     hidden = torch.tensor([label if known else -1 for label, known in zip(labels, labelled, strict=True)])
-    total = losses.combined(losses.kd, student, teacher, hidden, torch.tensor(labelled), weight=weight, temperature=2.0)
+    teaching = Teaching(Distillation(loss="kd", temperature=2.0, weight=weight), None, classes=True)
+    total = teaching(student, Examples(student, hidden, teacher, torch.tensor(labelled), torch.arange(n)))
     assert total.item() == pytest.approx(expected / n, abs=1e-9)
+    assert sum(teaching.parts().values()) == pytest.approx(expected / n, abs=1e-9)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES.values(), ids=losses.LOSSES)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import re
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -11,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workbench.distillation import trainer
-from workbench.distillation.learner import BATCH, accuracy, batches
+from workbench.distillation import pair, trainer
+from workbench.distillation.goal import accuracy
+from workbench.distillation.learner import BATCH, batches
 from workbench.distillation.students import scale_width
 from workbench.distillation.teacher import TeacherLogits, fingerprint
 from workbench.distillation.trainer import DivergenceError, Progress, Trained, distil
 from workbench.errors import RecipeError, TaskError, WorkbenchError
-from workbench.recipe import Distillation
+from workbench.recipe import Distillation, Features
 
 CLASSES, FEATURES = 6, 12
 GENERATOR = torch.Generator().manual_seed(0)
@@ -165,9 +168,52 @@ def test_images_beyond_the_settings_are_not_trained_on() -> None:
     assert same(ours.control_state, theirs.control_state)
 
 
+def test_the_loss_is_the_sum_of_its_parts_and_the_time_left_is_told(
+    finished: tuple[list[Progress], Trained],
+) -> None:
+    curve, _ = finished
+    learned = [progress for progress in curve if progress.step]
+    for progress in learned:
+        assert set(progress.parts) == {"teacher", "labels"}
+        assert sum(progress.parts.values()) == pytest.approx(progress.loss, rel=1e-5)
+        assert math.isfinite(progress.control_loss)
+    assert not curve[0].parts
+    assert curve[0].seconds_left is None
+    assert all(progress.seconds_left > 0 for progress in learned[:-1])
+    assert Progress.from_dict(json.loads(json.dumps(learned[-1].to_dict()))) == learned[-1]
+    pairs = SETTINGS.replace(features=Features(loss="hints", pairs={"4": "0"}), epochs=1)
+    *_, last = run(training(pairs, teacher=nn.Sequential(nn.Linear(FEATURES, 8), nn.Linear(8, CLASSES))))[0]
+    assert set(last.parts) == {"teacher", "labels", "hidden layers"}
+    assert sum(last.parts.values()) == pytest.approx(last.loss, rel=1e-5)
+
+
+def test_patience_ends_both_early_and_uses_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "TRAINED_BETWEEN", BATCH)
+    curve, trained = run(training(SETTINGS.replace(epochs=60, patience=12)))
+    assert "Stopped early: 12 evaluations" in curve[-1].note
+    assert not trained.cancelled
+    assert trained.steps == curve[-1].step < curve[-1].steps
+    shown = [progress for progress in curve if progress.step and not progress.done]
+    network = scale_width(model(), INPUTS[:2], SETTINGS.width, SETTINGS.seed)
+    for who, state in (("student", trained.student_state), ("control", trained.control_state)):
+        best = max(getattr(progress, who).value for progress in shown)
+        assert best == max(getattr(progress, who).value for progress in shown[:-11])
+        network.load_state_dict(state)
+        assert accuracy(network, HELD_OUT, right(HELD_OUT)).value == best
+
+
+def test_a_teacher_at_chance_is_told() -> None:
+    settings = SETTINGS.replace(epochs=1, labels=200)
+    drawn = TeacherLogits(torch.randn(1500, CLASSES, generator=torch.Generator().manual_seed(5)), fingerprint(INPUTS))
+    curve, _ = run(training(settings, teacher_logits=drawn))
+    assert re.search(r"right for 21% of the 200 labelled examples .* more than chance, 17%", curve[-1].note)
+    curve, _ = run(training(settings))
+    assert not curve[-1].note
+
+
 def test_a_cancel_stops_before_the_next_step_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(trainer, "TRAINED_BETWEEN", 2 * BATCH)
+    monkeypatch.setattr(pair, "TRAINED_BETWEEN", 2 * BATCH)
     cancel, curve = threading.Event(), []
     steps = training(cancel=cancel)
     for progress in steps:
@@ -215,13 +261,13 @@ def test_logits_in_another_order_are_noticed() -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "TRAINED_BETWEEN", BATCH)
+    monkeypatch.setattr(pair, "TRAINED_BETWEEN", BATCH)
     spoilt = INPUTS.clone()
     spoilt[700] = 3e38  # finite, but not when it is multiplied
     logits = TeacherLogits(taught(INPUTS).logits, fingerprint(spoilt))
     curve: list[Progress] = []
     with pytest.raises(
-        DivergenceError, match=r"loss of the student became nan at step .* the training inputs"
+        DivergenceError, match=r"student became nan at step .* in its part teacher; .* the training inputs"
     ) as error:
         curve.extend(training(inputs=spoilt, teacher_logits=logits))
     states = (error.value.trained.student_state, error.value.trained.control_state)

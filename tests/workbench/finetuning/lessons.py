@@ -41,11 +41,11 @@ def network() -> nn.Module:
     return model.eval()
 
 
-def bench(store: Store, model: nn.Module | None = None) -> wb.Bench:
+def bench(store: Store, model: nn.Module | None = None, **teachers: nn.Module) -> wb.Bench:
     """On four quarters."""
     pictures, labels = data(400, 1)
     task = Task.classification(pictures, labels, calibration=data(64, 2)[0], training=data(600, 3), classes=4)
-    return wb.Bench(network() if model is None else model, task, store=store)
+    return wb.Bench(network() if model is None else model, task, store=store, teachers=teachers)
 
 
 def networks(made: wb.Bench) -> FinetunedNetworks:

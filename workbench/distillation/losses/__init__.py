@@ -22,7 +22,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from workbench.distillation.losses.embeddings import cosine, mse
 from workbench.distillation.losses.features import angle, attention, distance, hints
@@ -36,7 +35,6 @@ __all__ = [
     "Loss",
     "angle",
     "attention",
-    "combined",
     "cosine",
     "dist",
     "distance",
@@ -46,6 +44,7 @@ __all__ = [
     "hints",
     "kd",
     "mean_of_teachers",
+    "mixed",
     "mse",
     "standardised",
 ]
@@ -107,30 +106,16 @@ def _instead(name: str, known: Mapping[str, object], elsewhere: Mapping[str, obj
     return nearest(name, known)
 
 
-def combined(
-    loss: Loss,
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    labelled: Tensor,
-    *,
-    weight: float,
-    temperature: float,
-) -> Tensor:
-    """The mean over a batch of what a student minimises.
+def mixed(taught: Tensor, told: Tensor, labelled: Tensor, weight: float) -> Tensor:
+    """What a student minimises the mean of: both losses where there is a label, elsewhere the teacher's alone.
 
     Args:
-        loss: How it learns from the teacher.
-        student: Logits, shape (n, classes).
-        teacher: Logits, shape (n, classes).
-        labels: Class indices, shape (n,); read where `labelled`.
+        taught: The teacher's loss, shape (n,).
+        told: The labels' loss, shape (n,); read where `labelled`.
         labelled: Booleans, shape (n,).
         weight: The teacher's share on labelled examples; on the others it has all.
-        temperature: Of the loss.
 
     Returns:
-        A scalar: mean of ``weight * loss + (1 - weight) * cross_entropy`` where labelled, ``loss`` elsewhere.
+        Shape (n,): ``weight * taught + (1 - weight) * told`` where labelled, ``taught`` elsewhere.
     """
-    taught = loss(student, teacher, temperature)
-    told = F.cross_entropy(student, labels.where(labelled, 0), reduction="none")
-    return torch.where(labelled, weight * taught + (1 - weight) * told, taught).mean()
+    return torch.where(labelled, weight * taught + (1 - weight) * told, taught)

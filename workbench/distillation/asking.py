@@ -1,0 +1,91 @@
+"""What teachers say about training images: asked once, kept on disk, bound to exactly these images."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from workbench.distillation.augmenting import Augmentation
+from workbench.distillation.teacher import (
+    TeacherLogits,
+    fingerprint,
+    mean_of,
+    teacher_logits,
+    teacher_numbers,
+)
+from workbench.recipe import Distillation
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who is asked."""
+
+    key: str
+    """Of its weights and code."""
+    module: nn.Module
+
+
+class Answers:
+    """What teachers said, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: A file for each teacher and set of images; it need not be there.
+        """
+        self._folder = folder
+
+    def of(
+        self,
+        teachers: Sequence[Teacher],
+        settings: Distillation,
+        inputs: Tensor,
+        cancel: threading.Event | None = None,
+        *,
+        classes: bool = True,
+    ) -> list[TeacherLogits]:
+        """What the teachers say together about all images, and about every kept view of them.
+
+        Args:
+            teachers: Of one student.
+            settings: Which views there are, and at which temperature several teachers are averaged.
+            inputs: All images that are learned from, shape (n, ...).
+            cancel: Stops between batches.
+            classes: Whether the outputs are logits of classes.
+
+        Raises:
+            Cancelled: `cancel` was set.
+            TaskError, WorkbenchError: See `teacher_logits`.
+        """
+        found = []
+        for looked_at in _looks(settings, inputs):
+            known = [self._one(teacher, looked_at, cancel, classes=classes) for teacher in teachers]
+            together = mean_of([each.logits for each in known], settings.temperature if classes else None)
+            found.append(TeacherLogits(together, known[0].inputs))
+        return found
+
+    def _one(self, teacher: Teacher, inputs: Tensor, cancel: threading.Event | None, *, classes: bool) -> TeacherLogits:
+        data = fingerprint(inputs)
+        name = hashlib.sha256(f"{teacher.key} {data}".encode()).hexdigest()
+        path = self._folder / f"{name}.safetensors"
+        known = TeacherLogits.load(path, teacher.key)
+        if known is None or known.inputs != data:
+            known = (teacher_logits if classes else teacher_numbers)(teacher.module, inputs, cancel=cancel)
+            with contextlib.suppress(OSError):  # a full or read-only disk: it is asked again next time
+                known.save(path, teacher.key)
+        return known
+
+
+def _looks(settings: Distillation, inputs: Tensor) -> Iterator[Tensor]:
+    """What the teachers are shown, one after the other: the kept views, or else the images as they are."""
+    augmentation = None if settings.augmentation == "none" else Augmentation(settings, inputs)
+    if augmentation is None or not augmentation.views:
+        yield inputs
+    else:
+        yield from (augmentation.whole(inputs, view) for view in range(augmentation.views))
