@@ -142,6 +142,24 @@ def against(
     return first.drop(second), sizes[1] - sizes[0]
 
 
+def paired(
+    evaluation: Evaluation,
+    one: tuple[Network, Mapping[str, LayerSpec]],
+    other: tuple[Network, Mapping[str, LayerSpec]],
+    reference: Network,
+    cancel: threading.Event | None,
+) -> Estimate:
+    """By how much one network is better than another, on the same examples; in the metric's unit.
+
+    Raises:
+        Cancelled: `cancel` was set.
+    """
+    mine, theirs = (evaluation.all(*each, reference, cancel) for each in (one, other))
+    difference = theirs.drop(mine)
+    exact = not any(any(spec) for _, asked in (one, other) for spec in asked.values())
+    return difference.model_copy(update={"source": "measured"}) if exact else difference
+
+
 def student_against_control(
     evaluation: Evaluation, trained: TrainedStudent, reference: Network, cancel: threading.Event | None
 ) -> Comparison:

@@ -70,11 +70,7 @@ class Outcomes:
         if metric.info.counted:
             flips = self.flips(baseline)
             return statistics.paired_difference(flips.lost, flips.gained, flips.n, "simulated")
-        theirs = baseline.first(len(self))
-        sign = 1 if metric.info.higher_is_better else -1
-        at = metric.value(theirs._means(0)) - metric.value(self._means(0))
-        spread = metric.value(theirs._resampled) - metric.value(self._resampled)
-        return statistics.resampled(sign * at, sign * spread, metric.info.unit, "simulated")
+        return contrast([(1, baseline.first(len(self))), (-1, self)])
 
     def _value(self, index: int) -> Estimate:
         metric, found = self.metrics[index], self.statistics[index]
@@ -95,6 +91,22 @@ class Outcomes:
     @cached_property
     def _resampled(self) -> Tensor:
         return self.resampling.means(self.statistics[0])
+
+
+def contrast(parts: Sequence[tuple[int, Outcomes]]) -> Estimate:
+    """A sum of accuracies on the same examples, paired; an error counts as an accuracy below 0.
+
+    Args:
+        parts: How often each is added, below 0 where it is subtracted, and what came out.
+    """
+    metric = parts[0][1].metrics[0]
+    if metric.info.counted:
+        sums = sum(times * metric.scores(outcomes.statistics[0]) for times, outcomes in parts)
+        return statistics.paired_sum(torch.as_tensor(sums), "simulated")
+    sign = 1 if metric.info.higher_is_better else -1
+    at = sum(sign * times * metric.value(outcomes._means(0)) for times, outcomes in parts)
+    spread = sum(sign * times * metric.value(outcomes._resampled) for times, outcomes in parts)
+    return statistics.resampled(torch.as_tensor(at), torch.as_tensor(spread), metric.info.unit, "simulated")
 
 
 class Evaluation:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workbench.distillation.losses import kd
-from workbench.errors import Cancelled, RecipeError, WorkbenchError
+from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.evaluation import Outcomes
 from workbench.finetuning.checkpoint import Checkpoint, Finetuned
 from workbench.finetuning.lsq import TrainedGrid, trained
@@ -37,9 +37,9 @@ SHOWN = 1000
 """Held-out examples of each point of the curve; the last point rests on all."""
 BATCH = 100
 TEMPERATURE = 2.0
-"""Of the fp32 network's classes in the loss."""
+"""Of the teacher's classes in the loss."""
 KEPT_OUTPUTS = 256 * 2**20
-"""Bytes of fp32 outputs that are computed once; larger ones are computed again for each batch."""
+"""Bytes of the teacher's outputs that are computed once; larger ones are computed again for each batch."""
 MADE_BY = "1"
 """Part of a file's name; to be raised when the trainer would make other weights."""
 TINY = 1e-30
@@ -48,19 +48,23 @@ TOUCHING = 1e-4
 
 Base = Callable[[Recipe, threading.Event | None], Network]
 """Gives the network that a recipe without fine-tuning quantizes."""
+Teachers = Mapping[str, Callable[[], Network]]
+"""Who can teach beside the network itself, made when it is needed."""
 
 
 class FinetunedNetworks:
     """All fine-tuned networks of one model on one task."""
 
-    def __init__(self, base: Base, task: Task, folder: Path) -> None:
+    def __init__(self, base: Base, task: Task, folder: Path, teachers: Teachers | None = None) -> None:
         """
         Args:
             base: The model's own network, its student's, or an equalised one.
             task: With training data, or nothing can be trained.
             folder: Of the store.
+            teachers: By the names that `Finetuning.teacher` takes.
         """
         self._base = base
+        self._teachers = dict(teachers or {})
         self._task = task
         self._folder = folder / "finetuned"
         self._found: dict[str, Network] = {}
@@ -99,6 +103,16 @@ class FinetunedNetworks:
             raise RecipeError(
                 f"finetuning.images = {settings.images}: the task has {self.available:,} to train on, beside "
                 f"{self._held_out:,} that are held out."
+            )
+        if settings.teacher is not None and settings.teacher not in self._teachers:
+            raise RecipeError(
+                f"finetuning.teacher: there is no teacher {settings.teacher!r}. "
+                f"{nearest(settings.teacher, self._teachers)}"
+            )
+        if settings.teacher is not None and settings.distillation == 0:
+            raise RecipeError(
+                f"finetuning.distillation = 0: the teacher {settings.teacher!r} has no share in the loss. Choose one "
+                "above 0, or leave the teacher out."
             )
         if quantization.method == "naive":
             raise RecipeError(
@@ -206,9 +220,9 @@ class FinetunedNetworks:
         everything = Inputs.of(read, "training inputs").single()
         inputs, output = everything[: settings.images], self._task.output
         batch = min(BATCH, base.batch)
-        fp32 = _Outputs(base, inputs, batch, cancel)
-        metric = self._task.metrics_for(fp32.example)[0]
-        classes = isinstance(metric, TopK) and fp32.example.dim() == 2
+        reference = _Outputs(self._teacher(settings) or base, inputs, batch, cancel)
+        metric = self._task.metrics_for(reference.example)[0]
+        classes = isinstance(metric, TopK) and reference.example.dim() == 2
         told = targets if classes and self._task.targets is not None and _are_classes(targets) else None
         held = slice(len(everything) - self._held_out, None)
         kept = everything[held]
@@ -227,7 +241,7 @@ class FinetunedNetworks:
 
         return Lesson(
             inputs=inputs,
-            objective=_objective(settings.distillation, fp32, told, classes),
+            objective=_objective(settings.distillation, reference, told, classes),
             selected=lambda given: selected(given, output),
             score=score,
             higher_is_better=metric.info.higher_is_better,
@@ -235,13 +249,21 @@ class FinetunedNetworks:
             batch=batch,
         )
 
+    def _teacher(self, settings: Finetuning) -> Network | None:
+        """Who teaches in the place of the network in fp32.
+
+        Raises:
+            WorkbenchError: It does not take the model's inputs, or returns other classes.
+        """
+        return None if settings.teacher is None else self._teachers[settings.teacher]()
+
     def _key(self, recipe: Recipe, cancel: threading.Event | None) -> str:
         base = self._base(_untrained(recipe), cancel)
         settings = _settings(recipe)
         quantization = explicit(recipe.quantization, base)
         if settings.nested:  # one network for all of these widths
             quantization = _with_weights(quantization, max(filter(None, settings.nested)))
-        told = (
+        told: tuple[str, ...] = (
             MADE_BY,
             settings.model_dump_json(),
             quantization.model_dump_json(),
@@ -249,6 +271,9 @@ class FinetunedNetworks:
             self._task.key,
             self._task.training_key,
         )
+        teacher = self._teacher(settings)
+        if teacher is not None:
+            told = (*told, teacher.key)
         return hashlib.sha256(" ".join(told).encode()).hexdigest()
 
     def _path(self, key: str) -> Path:
@@ -265,10 +290,10 @@ class FinetunedNetworks:
 
 
 class _Outputs:
-    """What the fp32 network gives for each training example, computed once where that fits into memory."""
+    """What a network in fp32 gives for each training example, computed once where that fits into memory."""
 
-    def __init__(self, base: Network, inputs: Inputs, batch: int, cancel: threading.Event | None) -> None:
-        self._base, self._inputs, self._batch = base, inputs, batch
+    def __init__(self, network: Network, inputs: Inputs, batch: int, cancel: threading.Event | None) -> None:
+        self._network, self._inputs, self._batch = network, inputs, batch
         self.example = self._of(inputs.batches(torch.arange(len(inputs)), batch)[0])
         """Of the first batch."""
         if not self.example.is_floating_point():
@@ -299,7 +324,7 @@ class _Outputs:
 
     def _of(self, index: Tensor) -> Tensor:
         with torch.inference_mode(False):  # plain tensors, which training may read
-            return self._base.call(self._inputs[index].channels_last()).clone()
+            return self._network.call(self._inputs[index].channels_last()).clone()
 
 
 def explicit(quantization: Quantization, network: Network) -> Quantization:
@@ -338,14 +363,14 @@ def _begin_rounded(twin: Twin, base: Network, asked: Mapping[str, LayerSpec]) ->
                 own[key].copy_(value)
 
 
-def _objective(share: float, fp32: _Outputs, targets: Tensor | None, classes: bool) -> Objective:
-    """How far outputs are from those of the fp32 network and, by the rest of the share, from the labels."""
+def _objective(share: float, reference: _Outputs, targets: Tensor | None, classes: bool) -> Objective:
+    """How far outputs are from those of the teacher in fp32 and, by the rest of the share, from the labels."""
 
     def taught(outputs: Tensor, index: Tensor) -> Tensor:
-        reference = fp32(index)
+        wanted = reference(index)
         if classes:
-            return kd(outputs, reference, TEMPERATURE).mean()
-        return (outputs - reference).square().mean() / reference.square().mean().clamp(min=TINY)
+            return kd(outputs, wanted, TEMPERATURE).mean()
+        return (outputs - wanted).square().mean() / wanted.square().mean().clamp(min=TINY)
 
     def told(outputs: Tensor, index: Tensor) -> Tensor:
         if targets is None or share == 1:

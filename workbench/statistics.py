@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -60,6 +61,40 @@ def paired_difference(lost: int, gained: int, n: int, source: Source) -> Estimat
         unit="",
         source=source,
     )
+
+
+def paired_sum(sums: Tensor, source: Source) -> Estimate:
+    """The mean over examples of what several accuracies add up to on each of them.
+
+    Agresti and Min's observations as in `paired_difference`, of which this is the form for more than two: half an
+    example at -1, half a one at 1, and one at 0 are added.
+
+    Args:
+        sums: Whole numbers, shape (n,): of each example, right answers that count for and against.
+        source: How the examples were evaluated.
+    """
+    exact = sums.double()
+    plain, total = float(exact.sum()), len(sums) + 2
+    half = Z * math.sqrt(max(float(exact.square().sum()) + 1 - plain**2 / total, 0.0)) / total
+    value, centre = plain / len(sums), plain / total
+    return Estimate(value=value, low=min(value, centre - half), high=max(value, centre + half), unit="", source=source)
+
+
+def repeated(values: Sequence[float], unit: str, source: Source) -> Estimate:
+    """The mean of a few repetitions with Student's t interval (Student 1908).
+
+    Args:
+        values: At least two.
+        unit: Of the values.
+        source: How each was found.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return Estimate(value=mean, low=mean - half, high=mean + half, unit=unit, source=source)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench import Cancelled, Deployment, Distillation, Finetuning, Quantization, Recipe, RecipeError, Task
 from workbench.delivery.artifact import read
+from workbench.quantization.quantizer import specs
 from workbench.store import Store
 from workbench.task import TrainingData
 
@@ -76,7 +77,7 @@ def test_the_files_give_what_was_measured(bits: tuple[int | None, int | None], s
     model = network()
     model.load_state_dict(artifact.state)
     tuned = made._network_for(recipe)
-    layers = made._layers(recipe)
+    layers = made._subject(recipe, None).layers
     for name, layer in layers.items():
         for key, value in layer.parameters().items():
             assert torch.equal(model.state_dict()[key], value), name
@@ -96,8 +97,6 @@ def test_onnxruntime_gives_what_was_simulated(store: Store, tmp_path: Path) -> N
     name = session.get_inputs()[0].name
     answers = torch.cat([torch.from_numpy(session.run(None, {name: x.numpy()})[0]) for x in given.split(1)]).argmax(1)
     network_ = made._network_for(RECIPE)
-    from workbench.quantization.quantizer import specs
-
     simulated = network_.simulation.run(made.task.inputs, specs(RECIPE.quantization, network_.layers)).argmax(1)
     assert float((answers == simulated).float().mean()) >= 0.995
     assert float((answers == made.task.targets).float().mean()) == pytest.approx(report.accuracy.value, abs=0.005)
@@ -114,7 +113,7 @@ def test_one_network_is_good_at_all_nested_widths(store: Store, monkeypatch: pyt
         assert made.finetuned(own)
         *_, tuned = made.stream(own)
         keys.add(made._network_for(own).key)
-        grid = made._layers(own)["3"].weight_grid
+        grid = made._subject(own, None).layers["3"].weight_grid
         assert grid is not None and grid.bits == bits
         steps.add(float(grid.scale[0]))
         *_, rounded = made.stream(plain(own))
@@ -169,6 +168,58 @@ def test_a_student_is_fine_tuned(store: Store) -> None:
     assert made.finetuned(recipe)
     assert report.layers[0].shape[0] == 3
     assert report.distillation is not None
+    taught = recipe.replace(finetuning=recipe.finetuning.replace(teacher="self"))
+    assert not made.finetuned(taught)  # by the model in the place of the student itself
+    assert made._network_for(taught).key != made._network_for(recipe).key
+
+
+class Turned(nn.Module):
+    """Says the class before the right one, and is sure of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * self.network(x).roll(-1, dims=1)
+
+
+def taught_by(teacher: str | None, **changes: object) -> Recipe:
+    return RECIPE.replace(finetuning=RECIPE.finetuning.replace(teacher=teacher, learning_rate=0.02, **changes))
+
+
+@pytest.mark.parametrize("nested", [(), (2, 8)])
+def test_a_named_teacher_is_learned_from_in_the_place_of_the_network_itself(
+    nested: tuple[int, ...], store: Store
+) -> None:
+    made = bench(store, turned=Turned())
+    recipe = taught_by("turned", nested=nested, epochs=6)
+    *_, report = made.stream(recipe)
+    tuned = made._network_for(recipe)
+    answers = tuned.simulation.run(made.task.inputs, specs(recipe.quantization, tuned.layers)).argmax(1)
+    assert report.accuracy.high < 0.3
+    assert float((answers == (made.task.targets - 1) % 4).float().mean()) > 0.7
+
+
+def test_what_was_made_without_a_teacher_is_found_where_there_are_some_now(store: Store) -> None:
+    list(bench(store).finetune(RECIPE))
+    made = bench(store, turned=Turned())
+    assert made.finetuned(RECIPE)
+    assert not made.finetuned(taught_by("turned"))
+    list(made.finetune(taught_by("turned")))
+    assert bench(store, turned=Turned()).finetuned(taught_by("turned"))
+    assert not bench(store, turned=network()).finetuned(taught_by("turned"))
+
+
+def test_teachers_that_cannot_teach_are_told(store: Store) -> None:
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    made = bench(store, turned=Turned(), narrow=narrow)
+    with pytest.raises(RecipeError, match=r"finetuning.teacher: there is no teacher 'turnt'. Did you mean 'turned'"):
+        made.check(taught_by("turnt"))
+    with pytest.raises(RecipeError, match=r"finetuning.distillation = 0: the teacher 'turned' has no share"):
+        made.check(taught_by("turned", distillation=0.0))
+    with pytest.raises(wb.WorkbenchError, match=r"'narrow' returns \(3,\).* the model \(4,\)"):
+        list(made.finetune(taught_by("narrow")))
 
 
 def test_outputs_that_are_no_classes_learn_from_those_of_the_network(store: Store) -> None:
@@ -235,7 +286,7 @@ def test_methods_that_look_at_the_whole_network_only_begin_it(store: Store) -> N
         deployment=Deployment(runtime="eager"),
     )
     tuned = made._network_for(recipe)
-    layer = made._layers(recipe)["3"]
+    layer = made._subject(recipe, None).layers["3"]
     weight = tuned.layers["3"].weight
     assert weight is not None and layer.weight_grid is not None
     assert torch.equal(layer.weight, layer.weight_grid.quantize(weight.detach()))
@@ -249,7 +300,7 @@ def test_training_begins_where_the_method_left_the_network(scheme: str, store: S
     twin, _ = made._finetuned._prepared(recipe, made._network, None)
     weights = twin.weights()
     moved = 0
-    for name, layer in made._layers(plain(recipe)).items():
+    for name, layer in made._subject(plain(recipe), None).layers.items():
         assert layer.weight is not None
         own = weights[layer.weight_name]
         assert torch.equal(twin.held[name, "weight", 2].made().quantize(own), layer.weight)

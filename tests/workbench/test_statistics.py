@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -77,3 +78,29 @@ def test_a_quantile_needs_samples_above_it_and_its_interval_covers_it() -> None:
     assert statistics.quantile_interval(draw.random(367 - 1), 0.99, "s") is None
     found = [statistics.quantile_interval(draw.random(600), 0.95, "s") for _ in range(1000)]
     assert 0.94 <= np.mean([estimate is not None and estimate.includes(0.95) for estimate in found]) <= 0.985
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 3000))
+def test_a_paired_sum_of_two_is_the_paired_difference(lost: int, gained: int, same: int) -> None:
+    sums = torch.tensor([1] * lost + [-1] * gained + [0] * same)
+    pair = statistics.paired_difference(lost, gained, len(sums), "simulated")
+    ours = statistics.paired_sum(sums, "simulated")
+    within = (max(ours.low, -1.0), min(ours.high, 1.0))
+    assert (ours.value, *within) == pytest.approx((pair.value, pair.low, pair.high))
+
+
+def test_the_interval_of_a_paired_sum_holds_as_often_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.01, 0.06, 0.86, 0.05, 0.02])
+    truth = float((shares * torch.arange(-2, 3)).sum())
+    drawn = torch.multinomial(shares, 400 * 1000, replacement=True, generator=generator).reshape(1000, 400) - 2
+    covered = sum(estimate.includes(truth) for estimate in (statistics.paired_sum(row, "measured") for row in drawn))
+    assert 0.93 <= covered / 1000 <= 0.98
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=10))
+def test_repetitions_have_students_interval(values: list[float]) -> None:
+    ours = statistics.repeated(values, "", "measured")
+    error = stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), error) if error else (np.mean(values),) * 2
+    assert (ours.value, ours.low, ours.high) == pytest.approx((np.mean(values), low, high), abs=1e-12)

@@ -22,8 +22,9 @@ from workbench.speed.disturbances import NOTICED_CHANGE, disturbances, reading
 from workbench.speed.energy import EnergyCounter
 from workbench.speed.memory import peak_growth
 from workbench.speed.subject import Subject
-from workbench.speed.words import columns, duration, factor, table
+from workbench.speed.words import duration, factor
 from workbench.statistics import median_interval, quantile_interval
+from workbench.tables import columns, table
 
 NOISE_SECONDS = 0.4
 TAIL_SECONDS, LONGEST_TAIL = 0.6, 3.0

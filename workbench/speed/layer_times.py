@@ -19,7 +19,8 @@ from workbench.speed import onnx_profile, openvino_profile, torch_profile
 from workbench.speed.disturbances import disturbances, reading
 from workbench.speed.kernels import Kernel
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import Tabular, duration
+from workbench.speed.words import duration
+from workbench.tables import Tabular
 
 LATENCY_SECONDS = 0.3
 MOST = 0.75

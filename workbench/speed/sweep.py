@@ -18,7 +18,8 @@ from workbench.runtimes import Prepared
 from workbench.runtimes.timing import Pace, Work, interleaved, warmed
 from workbench.speed.disturbances import cores, disturbances, oversubscription, reading
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import Tabular, duration, factor
+from workbench.speed.words import duration, factor
+from workbench.tables import Tabular
 
 SECONDS_EACH = 0.15
 """Of measuring, for each runtime at each batch and thread count."""

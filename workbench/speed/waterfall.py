@@ -21,7 +21,8 @@ from workbench.runtimes.eager import threads
 from workbench.runtimes.timing import Work, compare, interleaved
 from workbench.speed.disturbances import cores, disturbances, reading
 from workbench.speed.subject import Subject, attempted
-from workbench.speed.words import Tabular, duration, factor
+from workbench.speed.words import duration, factor
+from workbench.tables import Tabular
 from workbench.tracing import running
 
 Lever = Literal["software optimisation", "low precision", "parallel execution"]

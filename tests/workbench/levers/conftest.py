@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import workbench as wb
+from workbench.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from in_this_process import trained_here
+from lever_bench import bench
+
+__all__ = ["trained_here"]
+
+
+@pytest.fixture
+def made(store: Store) -> wb.Bench:
+    return bench(store)
