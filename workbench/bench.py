@@ -15,7 +15,7 @@ from torch import nn
 
 from workbench import advice, runtimes
 from workbench.choosing import Choice, choose
-from workbench.comparisons import against, fp32, layer_costs, student_against_control
+from workbench.comparisons import against, fp32, layer_costs, paired, student_against_control
 from workbench.distillation.students import Own
 from workbench.distillation.trainer import Progress
 from workbench.doubts import expectations
@@ -33,6 +33,8 @@ from workbench.exporting.exporter import Exported, Shipment, export_stream
 from workbench.exporting.folder import Contents
 from workbench.finetuned_networks import FinetunedNetworks
 from workbench.finetuning.trainer import Progress as Finetuned
+from workbench.frontier.shipped import along, fingerprint
+from workbench.halving import Halving, halve
 from workbench.hardware.bound import DeviceBound
 from workbench.hardware.counting import counted
 from workbench.hardware.counts import Counts
@@ -43,6 +45,9 @@ from workbench.hardware.profile import Profile
 from workbench.hardware.roofline import bound as roofline_bound
 from workbench.inputs import Inputs
 from workbench.layers import LayerInfo, LeftAlone
+from workbench.levers.interaction import Interaction, taken_apart
+from workbench.levers.seed_study import SeedStudy, over_seeds
+from workbench.levers.teaching import AgreementMatrix, Listener, Softened, agreement_matrix
 from workbench.network import Network
 from workbench.planning.forecast import Cost, Forecast
 from workbench.planning.latency import fast_enough
@@ -123,11 +128,14 @@ class Bench:
         self.store = store or Store()
         self.licence = ""
         """A sentence on whose the model is, for those who get it; the zoo knows it of its own."""
+        self.frontier_file: Path | None = None
+        """What `workbench frontier` wrote about the model; the zoo knows where its own are."""
         self._told = expectations(model)
         self._network = _network(model, task, self.store.folder / "graphs")
         self._evaluation = Evaluation(task, self._network.batch)
         self._students = TrainedStudents(self._network, task, self.store.folder, teachers or {}, students)
-        self._finetuned = FinetunedNetworks(self._network_for, task, self.store.folder)
+        taught_by = {name: partial(self._students.teacher, name) for name, _ in self._students.teachers()}
+        self._finetuned = FinetunedNetworks(self._network_for, task, self.store.folder, taught_by)
         self._measuring = threading.RLock()  # two timings at once would spoil both
         self._baseline_run: tuple[Deployment, Prepared] | None = None
         self._preflight: Preflight | None = None
@@ -165,6 +173,15 @@ class Bench:
         """The model in fp32 (without latency, which depends on the deployment)."""
         *_, report = self.stream(Recipe())
         return report
+
+    @cached_property
+    def identity(self) -> tuple[str, str]:
+        """SHA-256 of the model's weights, whatever runs them, and of its task."""
+        return fingerprint(self._network.state), self.task.key
+
+    def frontier_reports(self) -> tuple[Report, ...]:
+        """Reports that came along with the model, every estimate ``imported``; none where they are not about it."""
+        return along(self.frontier_file, *self.identity)
 
     # What can be chosen
 
@@ -364,6 +381,23 @@ class Bench:
         self.forecast.observe(report)
         yield report
 
+    def difference(self, recipe: Recipe, other: Recipe, cancel: threading.Event | None = None) -> Estimate:
+        """By how much a recipe is better than another one, paired over the same examples; negative: worse.
+
+        Args:
+            recipe: One.
+            other: Another. Of both, a student is trained first if that was not done yet.
+            cancel: Checked before every batch.
+
+        Raises:
+            RecipeError: See `check`.
+            Cancelled: `cancel` was set.
+        """
+        for each in (recipe, other):
+            self.check(each)
+        one, another = (self._ready(each, cancel) for each in (recipe, other))
+        return paired(self._evaluation, one, another, self._network, cancel)
+
     # Students
 
     def student(self, distillation: Distillation, profile: Profile | str | None = None) -> StudentInfo:
@@ -395,18 +429,116 @@ class Bench:
         """
         return self._students.feature_pairs(distillation)
 
-    def distil(self, distillation: Distillation, cancel: threading.Event | None = None) -> Iterator[Progress]:
+    def distil(
+        self,
+        distillation: Distillation,
+        cancel: threading.Event | None = None,
+        pause: threading.Event | None = None,
+    ) -> Iterator[Progress]:
         """Train a student and, beside it, its control; a student that is known comes at once.
+
+        It happens in a process of its own. A training that was interrupted, also by a killed process, goes on from
+        where it was kept last, and ends with the same bits.
 
         Args:
             distillation: The settings.
             cancel: Stops within a step; the best so far is used from then on in this process.
+            pause: While it is set, the training holds.
 
         Yields:
             Several times a second. The last one has ``done=True``.
         """
         self.check(Recipe(distillation=distillation))
-        return self._students.train(distillation, cancel)
+        return self._students.train(distillation, cancel, pause)
+
+    def over_seeds(
+        self, distillation: Distillation, seeds: int = 3, cancel: threading.Event | None = None
+    ) -> SeedStudy:
+        """Whether the teacher helps: student against control over seeds that follow each other.
+
+        Args:
+            distillation: The settings, with the first seed. Each seed is a training that is found again.
+            seeds: How many, 1 to 10.
+            cancel: Ends it; seeds that were finished are kept.
+
+        Raises:
+            RecipeError: See `check`; or a number of seeds that is not allowed.
+            Cancelled: `cancel` was set.
+        """
+        *_, study = self.over_seeds_stream(distillation, seeds, cancel)
+        return study
+
+    def over_seeds_stream(
+        self, distillation: Distillation, seeds: int = 3, cancel: threading.Event | None = None
+    ) -> Iterator[SeedStudy]:
+        """As `over_seeds`, with the `progress` of each training, and after every seed."""
+        self.check(Recipe(distillation=distillation))
+        return over_seeds(distillation, seeds, self._students, self._evaluation, self._network, cancel)
+
+    def softened(self, distillation: Distillation, index: int, temperature: float | None = None) -> Softened:
+        """Probabilities that the teacher gives the classes of a test example, softened; the student's if it is trained.
+
+        Args:
+            distillation: The settings.
+            index: Of the example, in the task.
+            temperature: In the place of that of the settings.
+
+        Raises:
+            RecipeError: There is no such example, teacher or temperature; or the task has no classes.
+        """
+        self._students.check(distillation)
+        at = distillation if temperature is None else distillation.replace(temperature=temperature)
+        found = self._students.found(distillation)
+        students = {who: found.networks[who] for who in ("student", "control")} if found else {}
+        return self._listener.softened(index, at.temperature, self._teachers_of(distillation), students)
+
+    def confusion(self, recipe: Recipe, cancel: threading.Event | None = None) -> AgreementMatrix:
+        """What the recipe's student answers where its teacher answers what, on all test examples.
+
+        Args:
+            recipe: With `Recipe.distillation`; its student, on its grids. It is trained first if need be.
+            cancel: Checked before every batch.
+
+        Raises:
+            RecipeError: See `check`; or there is no student, or the task has no classes.
+            Cancelled: `cancel` was set.
+        """
+        self.check(recipe)
+        if recipe.distillation is None:
+            raise RecipeError("confusion: the recipe has no student; give it `distillation=Distillation()`.")
+        teachers = self._teachers_of(recipe.distillation)
+        return agreement_matrix(self._evaluation, recipe.distillation, teachers, self._ready(recipe, cancel), cancel)
+
+    def _teachers_of(self, distillation: Distillation) -> list[Network]:
+        return [self._students.teacher(name) for name in (distillation.teacher, *distillation.others)]
+
+    @cached_property
+    def _listener(self) -> Listener:
+        return Listener(self.task)
+
+    def halving(
+        self, candidates: Sequence[Distillation], epochs: int = 1, cancel: threading.Event | None = None
+    ) -> Halving:
+        """Successive halving: which of several settings makes the best student.
+
+        Args:
+            candidates: Settings; their epochs are not looked at.
+            epochs: Of the first rung; each further one has twice as many for the better half.
+            cancel: Ends it; `Halving.cancelled` says so, and what was trained is kept.
+
+        Raises:
+            RecipeError: See `check`; or fewer than two settings that differ.
+        """
+        *_, found = self.halving_stream(candidates, epochs, cancel)
+        return found
+
+    def halving_stream(
+        self, candidates: Sequence[Distillation], epochs: int = 1, cancel: threading.Event | None = None
+    ) -> Iterator[Halving]:
+        """As `halving`, with the progress of each training, and after each."""
+        for settings in candidates:
+            self.check(Recipe(distillation=settings))
+        return halve(candidates, epochs, self._students, cancel)
 
     # Fine-tuning
 
@@ -437,6 +569,43 @@ class Bench:
         if recipe.finetuning is None:
             raise RecipeError("finetuning: the recipe has none; give it `finetuning=Finetuning()`.")
         return self._finetuned.train(recipe, cancel)
+
+    # Levers together
+
+    def interaction(self, recipe: Recipe, cancel: threading.Event | None = None) -> Interaction:
+        """What the recipe's student, quantization and fine-tuning cost alone, and whether together they cost the sum.
+
+        Args:
+            recipe: With two of them or more; what was not trained yet is trained.
+            cancel: Checked before every batch.
+
+        Raises:
+            RecipeError: See `check`; or the recipe has fewer levers.
+            Cancelled: `cancel` was set.
+        """
+        *_, found = self.interaction_stream(recipe, cancel)
+        return found
+
+    def interaction_stream(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Interaction]:
+        """As `interaction`, after every lever; `Interaction.stage` says what is being done."""
+        self.check(recipe)
+        on = (self._evaluation, self._network)
+        yield from taken_apart(
+            recipe, *on, lambda own: self._ready(own, cancel), lambda own: self._trainings(own, cancel), cancel
+        )
+
+    def _trainings(self, recipe: Recipe, cancel: threading.Event | None) -> Iterator[tuple[str, float]]:
+        """Train what a recipe needs and is not there: says what, and the share that is done."""
+        if recipe.distillation is not None and not self.distilled(recipe.distillation):
+            for taught in self._students.train(recipe.distillation, cancel):
+                if taught.cancelled:
+                    raise Cancelled
+                yield "training the student", taught.step / taught.steps
+        if recipe.finetuning is not None and not self.finetuned(recipe):
+            for tuned in self._finetuned.train(recipe, cancel):
+                if tuned.cancelled:
+                    raise Cancelled
+                yield "fine-tuning", tuned.step / tuned.steps
 
     # Shipping
 

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_measure(commands)
     _add_export(commands)
+    _add_frontier(commands)
     for entry in entry_points(group="workbench.commands"):
         entry.load()(commands)
     options = parser.parse_args(arguments)
@@ -58,6 +59,16 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.set_defaults(run=_export)
+
+
+def _add_frontier(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "measure a model under all levers: students of many forms, on grids of few bits, and fine-tuned ones"
+    parser = commands.add_parser("frontier", help=about, description=f"{about}. A run that was stopped goes on.")
+    parser.add_argument("--model", default="seed-cnn", metavar="NAME", help="of the zoo; seed-cnn by default")
+    parser.add_argument("--out", metavar="FILE", help="NAME-frontier.json by default; what it holds is not done again")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="1 by default; each uses one thread")
+    parser.add_argument("--quick", action="store_true", help="few recipes, poorly trained, to see that it works")
+    parser.set_defaults(run=_frontier)
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +103,29 @@ def _export(options: argparse.Namespace) -> int:
     for state in zoo.load(options.model).export_stream(recipe, options.to, overwrite=options.overwrite):
         if state.done:
             print(f"{state.path}: {state.size:,} bytes. {state.agreement}")
+    return 0
+
+
+def _frontier(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from workbench import zoo
+    from workbench.frontier.programme import programme
+    from workbench.frontier.running import run, workers
+
+    if options.processes < 1:
+        raise WorkbenchError(f"--processes {options.processes}: at least 1 is needed.")
+    bench = zoo.load(options.model)
+    path = Path(options.out or f"{options.model}-frontier.json")
+    executor = workers(options.processes)
+    try:
+        for step in run(bench, programme(bench, quick=options.quick), path, executor):
+            for report in step.latest:
+                accuracy, size = 100 * report.accuracy.value, report.size.value / 1e3
+                print(f"  {report.recipe.label}: {accuracy:.2f} %, {size:.1f} kB")
+            print(f"{step.done} of {step.total} recipes in {path}, {step.seconds:.0f} s", flush=True)
+    finally:
+        executor.shutdown(cancel_futures=True)
     return 0
 
 

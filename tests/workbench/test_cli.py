@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_export_writes_a_recipe_and_says_how_it_agrees(capsys: pytest.CaptureFix
     assert main(arguments) == 1
     assert "exists; pass overwrite=True" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_frontier_writes_a_file_and_goes_on_from_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "digits.json"
+    arguments = ["frontier", "--model", "digits-mlp", "--out", str(path), "--quick"]
+    assert main(arguments) == 0
+    assert re.search(rf"(\d+) of \1 recipes in {re.escape(str(path))}", capsys.readouterr().out)
+    before = path.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert "0 of" not in capsys.readouterr().out and path.stat().st_mtime_ns == before
+    assert main(["frontier", "--processes", "0"]) == 1
+    assert "at least 1" in capsys.readouterr().err
 
 
 def test_commands_of_other_packages_are_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,7 +221,7 @@ def test_a_grid_that_there_is_not_is_named() -> None:
 def test_a_distillation_of_the_usual_form_keeps_the_key_that_it_had() -> None:
     fields = set(Recipe(distillation=Distillation(width=0.3)).model_dump()["distillation"])
     assert fields.isdisjoint({"student", "form", "layers", "depth", "rank", "initial"})
-    assert Recipe(distillation=Distillation()).key == (
+    assert Recipe(distillation=Distillation(loss="kd", weight=0.9)).key == (
         "e5b33460023a8780792b83b5e69d4358d0af08d51a68611ce90ff66c22810a47"
     )
 

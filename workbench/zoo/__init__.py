@@ -9,6 +9,7 @@ from torch import nn
 
 from workbench.task import Task
 from workbench.zoo import registry
+from workbench.zoo.checkpoints import data_folder
 from workbench.zoo.registry import Offer
 
 if TYPE_CHECKING:
@@ -80,4 +81,5 @@ def load(name: str, *, store: Store | None = None) -> Bench:
     alike = [e for e in reversed(registry.ENTRIES) if e.task is chosen.task and e is not chosen]
     bench = Bench(chosen.model(), task(name), name=name, store=store, teachers={e.name: e.model for e in alike})
     bench.licence = chosen.licence
+    bench.frontier_file = data_folder() / "frontier" / f"{name}.json"
     return bench
