@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from widgets.quantization_panel import QuantizationPanel
     from widgets.session import Session
     from widgets.speed_panel import SpeedPanel
+    from widgets.teaching import Teaching
     from widgets.tiles import Tiles
     from widgets.tradeoff import TradeOff
     from widgets.tried import Tried
@@ -49,6 +50,7 @@ _HOME = {
     "Session": "session",
     "SpeedPanel": "speed_panel",
     "Status": "header",
+    "Teaching": "teaching",
     "Tiles": "tiles",
     "TradeOff": "tradeoff",
     "Tried": "tried",
@@ -75,6 +77,7 @@ __all__ = [
     "Session",
     "SpeedPanel",
     "Status",
+    "Teaching",
     "Tiles",
     "TradeOff",
     "Tried",

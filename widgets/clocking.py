@@ -24,9 +24,10 @@ PATIENCE = 0.1
 KEPT = 12
 """Findings of one kind that are kept for a model: going back to a recipe finds them."""
 
-LOOKS = ("waterfall", "layers", "sweep", "timing", "agreement")
+LOOKS = ("waterfall", "layers", "sweep", "timing", "agreement", "confusion", "interaction")
 """What can be looked at: what each lever brings, seconds of each layer, which runtime wins at which batch and thread
-count, how far the latency can be believed, and whether what runs gives what is simulated."""
+count, how far the latency can be believed, whether what runs gives what is simulated, what a student answers where its
+teacher answers what, and what the levers of a recipe lose alone and together."""
 
 
 class Finding(NamedTuple):
@@ -34,7 +35,8 @@ class Finding(NamedTuple):
 
     recipe: Recipe
     result: Any
-    """A `Waterfall`, `LayerTimes`, `Sweep`, `TimingDetails` or `Agreement`; None where it failed before anything."""
+    """A `Waterfall`, `LayerTimes`, `Sweep`, `TimingDetails`, `Agreement`, `AgreementMatrix` or `Interaction`; None
+    where it failed before anything."""
     done: bool
     reason: str = ""
     """Why it failed; "" where it did not."""
@@ -219,5 +221,9 @@ def stream_of(bench: Any, kind: str, recipe: Recipe, cancel: threading.Event) ->
         yield from bench.sweep_stream(recipe, cancel=cancel)
     elif kind == "timing":
         yield from bench.timing_stream(recipe, cancel=cancel)
+    elif kind == "confusion":
+        yield bench.confusion(recipe, cancel=cancel)
+    elif kind == "interaction":
+        yield from bench.interaction_stream(recipe, cancel=cancel)
     else:
         yield from bench.agreement_stream(recipe, cancel=cancel)

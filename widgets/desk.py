@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import WorkbenchError
@@ -13,6 +13,7 @@ from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
 from workbench.report import Estimate, MetricInfo, Report
 
 if TYPE_CHECKING:
+    from widgets.lessons import Lap
     from widgets.planning import Outlook, Proposal
     from workbench.distillation.trainer import Progress
     from workbench.preflight import Preflight
@@ -111,6 +112,10 @@ class Desk:
     curve: tuple[Progress, ...] = ()
     lesson: str = ""
     """What the curve is of."""
+    lap: Lap | None = None
+    """Which of several seeds the curve is of."""
+    study: Any = None
+    """What several seeds came to, a `SeedStudy`."""
     preflight: Preflight | None = None
     learned: set[Quantization] = field(default_factory=set)
     """Methods for which every mix is predicted at once."""
@@ -135,6 +140,11 @@ class Desk:
         if self.bench is None:
             self.bench = self.load()
         return self.bench
+
+    @cached_property
+    def imported(self) -> tuple[Report, ...]:
+        """Reports that came along with the model."""
+        return tuple(getattr(self.bench, "frontier_reports", tuple)())
 
     def file(self, report: Report) -> None:
         """Remember a complete report; the baseline also by its part."""
@@ -212,7 +222,10 @@ def _chosen(quantization: Quantization, pattern: str) -> dict[str, Any]:
 def fitting(bench: Any, wish: Distillation) -> Distillation:
     """Distillation settings that this bench can carry out, as near to a wish as it has images and teachers for."""
     teachers = [offer.name for offer in bench.teachers() if offer.reason is None]
-    changes = {} if wish.teacher in teachers or not teachers else {"teacher": teachers[0]}
+    changes: dict[str, Any] = {} if wish.teacher in teachers or not teachers else {"teacher": teachers[0]}
+    changes["others"] = tuple(each for each in wish.others if each in teachers and each != changes.get("teacher"))
+    if wish.student is not None and wish.student not in bench.students():
+        changes["student"] = None
     images = min(wish.images, bench.training_images) or wish.images
     return wish.replace(images=images, labels=min(wish.labels, images), **changes)
 

@@ -1,49 +1,68 @@
-"""The settings of a student, and the button that trains it."""
+"""The settings of a student and of its training, and the buttons of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from widgets.deployment_panel import offers_view, reasons_of, with_value
-from widgets.formatting import count
+from widgets.choices import choices_view, label_steps, steps_view, words_view
+from widgets.deployment_panel import offers_view, reasons_of
+from widgets.distillation_words import (
+    AUGMENTATIONS,
+    EPOCHS,
+    FEATURES,
+    FORMS,
+    INITIALS,
+    LOSSES,
+    OWN,
+    PATIENCE,
+    SEED_TEXTS,
+    SHARE_OF,
+    SHARES,
+    SOUPS,
+    VIEWS,
+    WEIGHTS,
+    WITHOUT_TEMPERATURE,
+)
+from widgets.distilling import TEMPERATURES
+from widgets.formatting import count, figures, percent_of, size
+from widgets.learning_curves import said_of
+from widgets.lessons import SEEDS
 from widgets.methods import Words
-from widgets.part import Message, Part, changes_of, source
+from widgets.part import Message, Part, changes_of, source, text_of
+from workbench.errors import WorkbenchError
 from workbench.recipe import Distillation
 
 if TYPE_CHECKING:
+    from widgets.distilling import Sketch
+    from widgets.lessons import Lap
     from workbench.bench import Offer
 
-FIELDS = ("teacher", "width", "loss", "features", "temperature", "weight", "labels", "epochs")
-WIDTHS = {0.125: "⅛ width", 0.25: "¼ width", 0.5: "half width", 0.75: "¾ width", 1.0: "full width"}
-TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
-WEIGHTS = tuple(round(0.1 * k, 1) for k in range(11))
-EPOCHS = (1, 2, 4, 8, 16, 32)
-
-LOSSES = {
-    "kd": Words("Hinton’s (KL)", "The student’s probabilities come close to the teacher’s, softened ones."),
-    "dkd": Words("decoupled (DKD)", "How sure of the class and how the others rank, apart; the ranking counts more."),
-    "dist": Words("correlation (DIST)", "Classes of an example and examples of a class correlate as the teacher’s do."),
-    "standardised": Words("standardised logits", "As Hinton’s, after each example’s logits got mean 0 and spread 1."),
-    "cosine": Words("cosine", "The outputs point the same way, however long they are. No temperature."),
-    "mse": Words("squared error", "The outputs themselves come close to the teacher’s. No temperature."),
-}
-"""Losses of outputs."""
-FEATURES = {
-    "": Words("not taught", "Only the outputs learn from the teacher."),
-    "hints": Words("hints (FitNets)", "A layer in the middle learns to say what the teacher’s says there."),
-    "attention": Words("attention transfer", "Layers learn at which positions the teacher’s respond."),
-    "distance": Words("relations: distance", "Examples lie as far apart in a hidden layer as in the teacher’s."),
-    "angle": Words("relations: angle", "Three examples form the same angle in a hidden layer as in the teacher’s."),
-}
-"""Losses of hidden layers, which come on top."""
-WITHOUT_TEMPERATURE = ("cosine", "mse")
-
-
-def label_steps(images: int) -> list[int]:
-    """Round numbers of labels up to all images: 0, 100, 200, 500, 1,000, …"""
-    steps = [m * 10**power for power in range(2, 9) for m in (1, 2, 5)]
-    return [0, *(step for step in steps if step < images), images]
+FIELDS = (
+    "teacher",
+    "others",
+    "student",
+    "width",
+    "depth",
+    "rank",
+    "initial",
+    "loss",
+    "features",
+    "temperature",
+    "weight",
+    "labels",
+    "unlabelled",
+    "epochs",
+    "seeds",
+    "augmentation",
+    "views",
+    "patience",
+    "soup",
+    "seed",
+)
+"""What the browser may change. ``student`` is a form or one of the bench's own; ``unlabelled`` adds to the labels."""
+FINER = ("others", "augmentation", "patience", "soup", "seed")
+"""Fields that are folded."""
 
 
 def distillation_view(
@@ -52,114 +71,231 @@ def distillation_view(
     *,
     training_images: int,
     noun: str = "images",
+    students: Sequence[str] = (),
+    seeds: int = 1,
     applied: Distillation | None = None,
+    sketch: Sketch | None = None,
     training: bool = False,
+    paused: bool = False,
     waiting: bool = False,
+    curve: Sequence[Any] = (),
+    lap: Lap | None = None,
+    refused: tuple[str, str] = ("", ""),
 ) -> dict[str, Any]:
     """The picture of the settings.
 
     Args:
-        settings: What the panel shows.
+        settings: What the panel shows: those of the next training.
         teachers: Who can teach, and why some cannot.
         training_images: How many the task has; 0: none, so that nothing can be distilled.
         noun: What an example is called.
+        students: Those of the bench's own.
+        seeds: With how many seeds the next training is run.
         applied: The distillation in the recipe, if it has one.
+        sketch: What the student would be.
         training: Whether a student is being trained.
-        waiting: Whether something else is.
+        paused: Whether that holds.
+        waiting: Whether something else is being trained.
+        curve: Progress of the training under way.
+        lap: Which seed it is of.
+        refused: A field that could not be changed as was asked, and why.
     """
     why = ""
     if not training_images:
         why = f"A student learns from training {noun}, and this task has none; give it `training=(inputs, targets)`."
-    locked = training or bool(why)
+    locked = bool(why)
     usable = any(teacher.reason is None for teacher in teachers)
-    return {
-        "remark": "training" if training else f"{_width(applied.width)} student" if applied else "off",
-        "width": choices_view(settings.width, {settings.width: _width(settings.width), **WIDTHS}, locked),
+    unlabelled = settings.images - settings.labels
+    form = settings.student or settings.form
+    forms = FORMS | {name: Words(name, OWN) for name in students}
+    field, called = SHARE_OF.get("" if settings.student else settings.form, ("", ""))
+    share = getattr(settings, field) if field else 1.0
+    changed = [f for f in FINER if getattr(settings, f) != Distillation.model_fields[f].default]
+    view: dict[str, Any] = {
+        "remark": ("paused" if paused else "training") if training else applied.label if applied else "off",
         "teacher": offers_view(teachers, settings.teacher) | {"disabled": locked},
+        "student": words_view(form, forms, locked),
+        "share": choices_view(share, {**{s: _share(s) for s in SHARES}, share: _share(share)}, locked)
+        | {"field": field, "label": called},
+        "initial": choices_view(settings.initial, INITIALS, locked, ordered=False),
         "loss": words_view(settings.loss, LOSSES, locked),
         "features": words_view(settings.features.loss if settings.features else "", FEATURES, locked),
-        "temperature": steps_view(settings.temperature, TEMPERATURES, locked or settings.loss in WITHOUT_TEMPERATURE),
+        "temperature": temperature_view(settings, disabled=locked),
         "weight": steps_view(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
-        "labels": steps_view(
-            settings.labels, label_steps(min(settings.images, training_images)), locked, f"labelled {noun}"
+        "labels": steps_view(settings.labels, label_steps(training_images), locked, f"labelled {noun}"),
+        "unlabelled": steps_view(
+            unlabelled, label_steps(max(0, training_images - settings.labels)), locked, f"unlabelled {noun}"
         ),
         "epochs": choices_view(settings.epochs, {n: str(n) for n in (*EPOCHS, settings.epochs)}, locked),
+        "seeds": choices_view(seeds, {n: SEED_TEXTS[n] for n in SEEDS}, locked),
+        "others": [
+            {
+                "value": each.name,
+                "text": each.name,
+                "spoken": each.name,
+                "chosen": each.name in settings.others,
+                "disabled": locked or each.reason is not None,
+            }
+            for each in teachers
+            if each.name != settings.teacher
+        ],
+        "augmentation": words_view(settings.augmentation, AUGMENTATIONS, locked),
+        "views": choices_view(settings.views, {settings.views: f"{settings.views} versions", **VIEWS}, locked)
+        | {"hidden": settings.augmentation == "none"},
+        "patience": choices_view(
+            settings.patience or 0, {settings.patience or 0: f"after {settings.patience}", **PATIENCE}, locked
+        ),
+        "soup": choices_view(settings.soup, {settings.soup: f"mean of {settings.soup}", **SOUPS}, locked),
+        "seed": {"value": settings.seed, "disabled": locked},
+        "more": f"{len(changed)} changed" if changed else "",
+        "sketch": sketch_view(sketch),
+        "refused": dict(zip(("field", "text"), refused, strict=True)),
         "training": training,
-        "can_start": not why and usable and not waiting,
+        "paused": paused,
+        "can_start": not why and usable and not waiting and (sketch is None or not sketch.reason),
         "can_remove": applied is not None and not training,
-        "note": "" if why else "after the fine-tuning" if waiting else "with a control, same budget",
+        "note": _progress(curve, lap, noun, paused=paused)
+        if training
+        else ""
+        if why
+        else _offer(seeds, waiting=waiting),
         "reasons": [why] if why else reasons_of(teachers),
     }
+    return view
 
 
-def _width(width: float) -> str:
-    return WIDTHS.get(width, f"×{width:g}")
+def temperature_view(settings: Distillation, *, disabled: bool = False) -> dict[str, Any]:
+    """The slider of the temperature; a loss without softmax has none."""
+    return steps_view(settings.temperature, TEMPERATURES, disabled or settings.loss in WITHOUT_TEMPERATURE)
 
 
-def choices_view(value: float, names: Mapping[Any, str], disabled: bool) -> dict[str, Any]:
-    """A drop-down of numbers by their names, in order."""
+def sketch_view(sketch: Sketch | None) -> dict[str, Any]:
+    """What the student would be in one line, and sentences that a reader has to know."""
+    if sketch is None:
+        return {"text": "", "share": "", "notes": [], "wrong": ""}
+    if sketch.info is None:
+        return {"text": "", "share": "", "notes": [], "wrong": sketch.reason}
+    info = sketch.info
+    share = info.parameters / info.model_parameters if info.model_parameters else 1.0
+    thousands = figures(info.macs / 1e3) + "k" if info.macs < 1e6 else figures(info.macs / 1e6) + "M"
     return {
-        "options": [{"value": key, "text": names[key], "disabled": False} for key in sorted(names)],
-        "value": value,
-        "disabled": disabled,
+        "text": f"{count(info.parameters)} parameters · {size(info.bytes)}",
+        "share": f"{percent_of(share)} of the model’s; {thousands} MACs, {percent_of(info.share.value)} of its work",
+        "notes": list(info.notes),
+        "wrong": "",
     }
 
 
-def words_view(value: str, words: Mapping[str, Words], disabled: bool) -> dict[str, Any]:
-    """A drop-down of choices with a line that says what the current one does; one without words is shown by name."""
-    words = words if value in words else {**words, value: Words(value, "")}
-    options = [{"value": key, "text": each.label, "disabled": False, "title": each.line} for key, each in words.items()]
-    return {"options": options, "value": value, "disabled": disabled, "line": words[value].line}
+def _progress(curve: Sequence[Any], lap: Lap | None, noun: str, *, paused: bool) -> str:
+    if not curve or not curve[-1].step:
+        return "paused" if paused else f"The teacher looks at the {noun} first…"
+    return " · ".join(said_of(curve, training=True, noun=noun, lap=lap, paused=paused))
 
 
-def steps_view(value: float, values: Sequence[float], disabled: bool, unit: str = "") -> dict[str, Any]:
-    """A slider over numbers, the current one among them; a reader hears them with the unit."""
-    steps = with_value(values, value)
-    texts = [count(step) if isinstance(step, int) else f"{step:g}" for step in steps]
-    return {
-        "values": steps,
-        "texts": texts,
-        "spoken": [f"{text} {unit}".strip() for text in texts],
-        "value": value,
-        "disabled": disabled,
-    }
+def _offer(seeds: int, *, waiting: bool) -> str:
+    if waiting:
+        return "after the fine-tuning"
+    return "with a control, same budget" + (f", {seeds} times" if seeds > 1 else "")
+
+
+def _share(share: float) -> str:
+    return SHARES.get(share, f"×{share:g}")
 
 
 class DistillationPanel(Part):
-    """Student, teacher, temperature, labels, and the button that trains student and control."""
+    """What a student is, from whom and from what it learns, and the buttons that train it beside its control."""
 
-    _esm = source("distillation_panel.js")
-    watches: ClassVar[tuple[str, ...]] = ("distillation", "recipe", "bench", "training")
+    _esm = source("fields.js", "distillation_panel.js")
+    watches: ClassVar[tuple[str, ...]] = (
+        "distillation",
+        "seeds",
+        "sketch",
+        "recipe",
+        "bench",
+        "training",
+        "paused",
+        "lesson",
+        "curve",
+        "lap",
+    )
+
+    def __init__(self, session: Any, **traits: Any) -> None:
+        self._refused = ("", "")
+        super().__init__(session, **traits)
 
     def draw(self) -> dict[str, Any]:
         """The panel for the settings of the session."""
         session = self.session
         bench = session.bench
+        images = bench.training_images if bench is not None else 0
+        if images:
+            session.sketch_student()
+        mine = session.training and session.lesson == "distillation"
         return distillation_view(
             session.distillation,
             bench.teachers() if bench is not None else (),
-            training_images=bench.training_images if bench is not None else 0,
+            training_images=images,
             noun=getattr(getattr(bench, "task", None), "noun", "images"),
+            students=bench.students() if bench is not None else (),
+            seeds=session.seeds,
             applied=session.recipe.distillation,
-            training=session.training and session.lesson == "distillation",
-            waiting=session.training and session.lesson != "distillation",
+            sketch=session.sketch if images else None,
+            training=mine,
+            paused=session.paused,
+            waiting=session.training and not mine,
+            curve=session.curve if mine else (),
+            lap=session.lap,
+            refused=self._refused,
         )
 
     def actions(self) -> dict[str, Any]:
-        """``update``: fields of the settings; ``distil``, ``stop``, ``remove``."""
-        return {"update": self._update, "distil": self._distil, "stop": self._stop, "remove": self._remove}
+        """What the browser may ask for.
+
+        ``update``: fields of the settings; ``teach``: one more or one less of the ``others``, by ``name``;
+        ``distil``, ``pause``, ``resume``, ``stop``, ``remove``.
+        """
+        return {
+            "update": self._update,
+            "teach": self._teach,
+            "distil": lambda _: self.session.distil(),
+            "pause": lambda _: self.session.pause_training(),
+            "resume": lambda _: self.session.resume_training(),
+            "stop": lambda _: self.session.stop_training(),
+            "remove": lambda _: self.session.without_distillation(),
+        }
 
     def _update(self, message: Message) -> None:
         changes = changes_of(message, FIELDS)
+        before, self._refused = self._refused, ("", "")
+        try:
+            if "seeds" in changes:
+                self.session.choose_seeds(changes.pop("seeds"))
+            if changes:
+                self.session.update_distillation(**self._fields(changes))
+        except WorkbenchError as error:
+            self._refused = (next(iter(message)), str(error))
+        if self._refused != before:
+            self.refresh()
+
+    def _fields(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Fields of the settings for what was changed on the page."""
+        settings = self.session.distillation
         if "features" in changes:
             changes["features"] = {"loss": changes["features"]} if changes["features"] else None
-        self.session.update_distillation(**changes)
+        if "student" in changes and changes["student"] in FORMS:
+            changes |= {"form": changes["student"], "student": None}
+        if "patience" in changes:
+            changes["patience"] = changes["patience"] or None
+        if changes.get("teacher") in settings.others:
+            changes["others"] = tuple(each for each in settings.others if each != changes["teacher"])
+        if "labels" in changes or "unlabelled" in changes:
+            labels = changes.get("labels", settings.labels)
+            unlabelled = changes.pop("unlabelled", settings.images - settings.labels)
+            if all(isinstance(each, int) for each in (labels, unlabelled)):
+                changes["images"] = min(labels + unlabelled, self.session.bench.training_images)
+        return changes
 
-    def _distil(self, _: Message) -> None:
-        self.session.distil()
-
-    def _stop(self, _: Message) -> None:
-        self.session.stop_training()
-
-    def _remove(self, _: Message) -> None:
-        self.session.without_distillation()
+    def _teach(self, message: Message) -> None:
+        name, others = text_of(message, "name"), self.session.distillation.others
+        chosen = tuple(each for each in others if each != name) if name in others else (*others, name)
+        self.session.update_distillation(others=chosen)

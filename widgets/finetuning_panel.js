@@ -7,8 +7,9 @@ export default part("wb-card wb-finetuning", (root, send) => {
   };
   const finer = {
     learning_rate: chooser("Learning rate", update("learning_rate")),
-    distillation: stepper("fp32’s share", update("distillation")),
-    nested: nesting(send),
+    teacher: chooser("Teacher", update("teacher")),
+    distillation: stepper("Its share", update("distillation")),
+    nested: keys("Also good at", "Bit-widths of weights that the one network is trained for, each with steps of its own", (bits) => send({ do: "nest", bits })),
     seed: seeding(update("seed")),
   };
   const changed = el("small");
@@ -33,44 +34,3 @@ export default part("wb-card wb-finetuning", (root, send) => {
     },
   };
 });
-
-/** Bit-widths that one network is to be good at, each a button that is pressed or not. */
-function nesting(send) {
-  const name = `wb-nested-${Math.random().toString(36).slice(2)}`;
-  const keys = el("span", { class: "wb-segments", role: "group", "aria-labelledby": name });
-  const label = el("span", { id: name, class: "wb-label", text: "Also good at", title: "Bit-widths of weights that the one network is trained for, each with steps of its own" });
-  return {
-    node: el("div", { class: "wb-row" }, label, keys),
-    update(items) {
-      keyed(keys, items, (item) => item.bits,
-        (item) => el("button", { type: "button", text: item.bits, "aria-label": `${item.bits} bits`, onclick: () => send({ do: "nest", bits: item.bits }) }),
-        (node, item) => set(node, { "aria-pressed": String(item.chosen), disabled: item.disabled }));
-    },
-  };
-}
-
-/** A whole number in a field; what Python does not take goes back to what it was. */
-function seeding(send) {
-  const id = `wb-seed-${Math.random().toString(36).slice(2)}`;
-  const input = el("input", { type: "text", inputmode: "numeric", id, autocomplete: "off" });
-  const hold = held((value) => {
-    input.value = value;
-  });
-  set(input, {
-    onfocus: () => hold.hold(true),
-    onchange: () => {
-      const text = input.value.trim();
-      const value = /^\d+$/.test(text) ? Number(text) : text;
-      hold.mine(value);
-      send(value);
-    },
-    onblur: () => hold.hold(false),
-  });
-  return {
-    node: el("div", { class: "wb-row" }, el("label", { for: id, text: "Seed" }), input),
-    update(view) {
-      set(input, { disabled: view.disabled });
-      hold.theirs(view.value);
-    },
-  };
-}

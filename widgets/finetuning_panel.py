@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from widgets.choices import choices_view, steps_view
 from widgets.deployment_panel import with_value
 from widgets.desk import trainable
-from widgets.distillation_panel import choices_view, steps_view
 from widgets.formatting import percent
 from widgets.learning_curves import said_of
 from widgets.part import Message, Part, changes_of, source
 from workbench.errors import WorkbenchError
 from workbench.recipe import Finetuning, Recipe
 
-FIELDS = ("images", "epochs", "learning_rate", "distillation", "nested", "seed")
+FIELDS = ("images", "epochs", "learning_rate", "distillation", "teacher", "nested", "seed")
 EPOCHS = (1, 2, 4, 8, 16, 32)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 SHARES = tuple(round(0.1 * k, 1) for k in range(11))
 NESTED = (2, 3, 4, 6, 8)
+ITSELF = "itself in fp32"
 OTHER_BITS = "Other bits begin again from the model’s own weights."
 
 
@@ -34,6 +35,7 @@ def finetuning_view(
     *,
     training_images: int,
     noun: str = "images",
+    teachers: Sequence[str] = (),
     reason: str = "",
     possible: bool = True,
     training: bool = False,
@@ -47,6 +49,7 @@ def finetuning_view(
         recipe: The one on the screen.
         training_images: How many the task has.
         noun: What an example is called.
+        teachers: Who can teach beside the network itself.
         reason: Why it cannot be started; empty where it can.
         possible: Whether other settings could mend that.
         training: Whether it is under way.
@@ -79,10 +82,23 @@ def finetuning_view(
         "learning_rate": choices_view(
             settings.learning_rate, {rate: f"{rate:g}" for rate in (*RATES, settings.learning_rate)}, locked
         ),
-        "distillation": steps_view(
-            settings.distillation, SHARES, locked, "of the loss follows the fp32 network’s outputs"
+        "distillation": steps_view(settings.distillation, SHARES, locked, "of the loss follows the teacher’s outputs"),
+        "teacher": choices_view(
+            settings.teacher or "",
+            {"": ITSELF} | {name: name for name in (*teachers, settings.teacher) if name},
+            locked,
+            ordered=False,
         ),
-        "nested": [{"bits": bits, "chosen": bits in settings.nested, "disabled": locked} for bits in nested],
+        "nested": [
+            {
+                "value": bits,
+                "text": str(bits),
+                "spoken": f"{bits} bits",
+                "chosen": bits in settings.nested,
+                "disabled": locked,
+            }
+            for bits in nested
+        ],
         "seed": {"value": settings.seed, "disabled": locked},
         "more": f"{len(changed)} changed" if changed else "",
         "training": training,
@@ -96,7 +112,7 @@ def finetuning_view(
 class FinetuningPanel(Part):
     """Trains the network on the grids of the recipe, and takes the result out of it again."""
 
-    _esm = source("finetuning_panel.js")
+    _esm = source("fields.js", "finetuning_panel.js")
     watches: ClassVar[tuple[str, ...]] = ("bench", "finetuning", "recipe", "training", "lesson", "curve")
 
     def draw(self) -> dict[str, Any]:
@@ -112,6 +128,7 @@ class FinetuningPanel(Part):
             session.recipe,
             training_images=images,
             noun=noun,
+            teachers=[offer.name for offer in bench.teachers() if offer.reason is None] if bench is not None else (),
             reason=reason or self._refusal(session.finetuning),
             possible=not reason,
             training=mine,
@@ -147,6 +164,8 @@ class FinetuningPanel(Part):
 
     def _update(self, message: Message) -> None:
         changes = changes_of(message, FIELDS)
+        if "teacher" in changes:
+            changes["teacher"] = changes["teacher"] or None
         if isinstance(changes.get("nested"), list):
             changes["nested"] = tuple(changes["nested"])
         self.session.update_finetuning(**changes)

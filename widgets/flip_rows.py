@@ -88,7 +88,7 @@ def _row(flip: Flip, flips: FlipList, task: Task | None, pictures: dict[Any, dic
         "right": {"fp32": flip.kind == "lost", "now": flip.kind == "gained"},
         "undone": by[0] if by else flips.undone(flip),
         "more": f"also {', '.join(by[1:])}" if len(by) > 1 else "",
-        **_shown(flip.index, task, pictures),
+        **picture_of(flip.index, task, pictures),
     }
 
 
@@ -97,7 +97,8 @@ def _said(answer: Answer) -> dict[str, str]:
     return {"text": answer.text, "sure": sure}
 
 
-def _shown(index: int, task: Task | None, pictures: dict[Any, dict[str, str]]) -> dict[str, str]:
+def picture_of(index: int, task: Task | None, pictures: dict[Any, dict[str, str]]) -> dict[str, str]:
+    """As `shown`, of an example by its place in the task; what was shown before is looked up."""
     if task is None:
         return {"picture": "", "text": ""}
     key = (id(task), index)

@@ -3,7 +3,8 @@ const RIGHT = 104; // room for the names at the ends of the lines
 const TOP = 10;
 const BOTTOM = 24;
 const HEIGHT = 190;
-const STRIP = 40; // under the accuracy, for a loss
+const STRIP = 40; // under the accuracy, for a loss; of several, each has a line for its name
+const NAME = 15;
 
 export default part("wb-card wb-curves", (root) => {
   const head = heading("Learning");
@@ -12,12 +13,14 @@ export default part("wb-card wb-curves", (root) => {
   const bands = svg("g");
   const lines = svg("g");
   const names = svg("g");
-  const loss = svg("g", { class: "wb-loss-strip" }, svg("line", { class: "wb-grid" }), svg("path"), svg("text"));
+  const [floor, losses, called] = [svg("line", { class: "wb-grid" }), svg("g"), svg("g")];
+  const loss = svg("g", { class: "wb-loss-strip" }, floor, losses, called);
   const foot = svg("g");
   picture.append(grid, bands, lines, names, loss, foot);
   const quiet = el("p", { class: "wb-quiet" });
   const below = el("p", { class: "wb-why num" });
-  root.append(head.node, picture, quiet, below);
+  const verdict = el("p", { class: "wb-said num", role: "status" });
+  root.append(head.node, picture, quiet, below, verdict);
   let view = null;
   let width = 0;
 
@@ -27,17 +30,22 @@ export default part("wb-card wb-curves", (root) => {
     set(quiet, { text: view.quiet, hidden: !view.quiet });
     root.style.alignSelf = view.quiet ? "start" : ""; // a sentence needs no tall card
     set(below, { text: view.foot, hidden: Boolean(view.quiet) });
+    set(root, { "data-paused": String(view.paused) });
+    pieces(verdict, view.verdict);
+    set(verdict, { hidden: !view.verdict.length });
     picture.style.display = view.quiet ? "none" : "";
     if (view.quiet || !width) return;
     const x = (at) => LEFT + at * (width - LEFT - RIGHT);
     const y = (at) => HEIGHT - BOTTOM - at * (HEIGHT - TOP - BOTTOM);
-    const whole = HEIGHT + (view.loss ? STRIP : 0);
+    const strip = view.losses.length ? Math.max(STRIP, NAME * view.losses.length + 8) : 0;
+    const whole = HEIGHT + strip;
     set(picture, { width, height: whole, viewBox: `0 0 ${width} ${whole}`, "aria-label": view.label });
     keyed(grid, view.ticks, (tick) => tick.text, () => svg("g", {}, svg("line"), svg("text", { "text-anchor": "end" })), (node, tick) => {
       set(node.firstChild, { x1: LEFT, x2: width - RIGHT, y1: y(tick.at), y2: y(tick.at), class: "wb-grid" });
       set(node.lastChild, { x: LEFT - 8, y: y(tick.at) + 4, text: tick.text });
     });
-    const path = (points, value) => points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
+    // one point is a short line, or it would not be seen
+    const path = (points, value) => (points.length > 1 ? points : [points[0], [points[0][0] + 0.006, ...points[0].slice(1)]]).map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(value(p)).toFixed(1)}`).join("");
     keyed(bands, view.lines, (line) => line.name, () => svg("path"), (node, line) =>
       set(node, { class: `wb-band-${line.name}`, d: `${path(line.points, (p) => p[3])}${path([...line.points].reverse(), (p) => p[2]).replace("M", "L")}Z` }));
     keyed(lines, view.lines, (line) => line.name, () => svg("path"), (node, line) =>
@@ -50,15 +58,13 @@ export default part("wb-card wb-curves", (root) => {
       ends[1].y = middle + 7.5;
     }
     keyed(names, ends, (line) => line.name, () => svg("text"), (node, line) => set(node, { class: `wb-end-${line.name}`, x: line.x, y: line.y, text: line.text }));
-    loss.style.display = view.loss ? "" : "none";
-    if (view.loss) {
-      const at = (value) => whole - BOTTOM - value * (STRIP - 8);
-      const [floor, line, name] = loss.children;
-      set(floor, { x1: LEFT, x2: width - RIGHT, y1: at(0), y2: at(0) });
-      set(line, { d: view.loss.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${at(p[1]).toFixed(1)}`).join("") });
-      const last = view.loss.points.at(-1);
-      set(name, { x: x(last[0]) + 7, y: at(last[1]) + 4, text: view.loss.text });
-    }
+    loss.style.display = strip ? "" : "none";
+    const at = (value) => whole - BOTTOM - value * (strip - 8);
+    set(floor, { x1: LEFT, x2: width - RIGHT, y1: at(0), y2: at(0) });
+    keyed(losses, view.losses, (line) => line.name, () => svg("path"), (node, line) =>
+      set(node, { "data-part": line.name, d: line.points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${at(p[1]).toFixed(1)}`).join("") }));
+    keyed(called, apart(view.losses.map((line) => ({ ...line, x: x(line.points.at(-1)[0]) + 7, y: at(line.points.at(-1)[1]) + 4 })), whole - BOTTOM + 4), (line) => line.name, () => svg("text"),
+      (node, line) => set(node, { x: line.x, y: line.y, text: line.text, "data-part": line.name }));
     keyed(foot, [{ x: LEFT, anchor: "start", text: "0" }, { x: width - RIGHT, anchor: "end", text: view.end }], (end) => end.anchor, () => svg("text"),
       (node, end) => set(node, { x: end.x, y: whole - 4, "text-anchor": end.anchor, text: end.text }));
   }
@@ -70,3 +76,14 @@ export default part("wb-card wb-curves", (root) => {
   });
   return { draw: (next) => { view = next; draw(); }, end };
 });
+
+/** Names at the ends of lines, none on another, the lowest not below `floor`. */
+function apart(ends, floor) {
+  ends.sort((a, b) => b.y - a.y);
+  let limit = floor;
+  for (const end of ends) {
+    end.y = Math.min(end.y, limit);
+    limit = end.y - NAME;
+  }
+  return ends;
+}

@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from widgets.clocking import Clocking
 from widgets.desk import FP32, Desk, UndoStack, absent, cleared, desks, fitting, merged, trainable
+from widgets.importing import Importing
 from widgets.problems import in_words
 from workbench.errors import Cancelled, WorkbenchError, nearest
 from workbench.recipe import Deployment, Quantization, Recipe
-from workbench.report import Report
 
 if TYPE_CHECKING:
     from workbench.bench import Bench
 
 
-class Session(Clocking):
+class Session(Importing):
     """A bench, the recipe on the screen, what it costs, and all that was tried before.
 
     Methods check and record, and return at once; numbers arrive in the traits. What is refused raises
@@ -144,10 +143,7 @@ class Session(Clocking):
             WorkbenchError: It was not tried on this model.
         """
         with self._lock:
-            report: Report | None = next((report for report in self.tried if report.recipe.key == key), None)
-            if report is None:
-                raise WorkbenchError(f"No recipe with the key {key!r:.20} was tried on {self.model}.")
-            self._apply(report.recipe)
+            self._apply(self._tried(key).recipe)
 
     def undo(self) -> None:
         """One step back; nothing happens at the start. What was measured is shown at once."""
@@ -234,8 +230,11 @@ class Session(Clocking):
             bench=desk.bench,
             curve=desk.curve,
             lesson=desk.lesson,
+            lap=desk.lap,
+            study=desk.study,
             distillation=distillation,
             finetuning=trainable(desk.bench, self.finetuning),
             preflight=desk.preflight,
+            imported=desk.imported,
         )
         self._move(recipe)

@@ -15,13 +15,23 @@ from workbench.preflight import Preflight
 from workbench.recipe import Distillation, Finetuning, Recipe
 from workbench.report import Report
 
+FIRST_DISTILLATION = Distillation(initial="model")
+"""Settings that a person begins with. The model's weights are at hand, and a student that begins with them is about 3
+points better after 8 passes (`bench/losses.py`). Recipes written before there was a choice mean random ones, so that a
+`Distillation` of which nothing else is said still does."""
+
 
 class Door(traitlets.Instance):
     """A trait that can be assigned to; the value goes through a method of the session, which may refuse it."""
 
-    def __init__(self, klass: type, method: str) -> None:
-        super().__init__(klass, args=())
+    def __init__(self, first: Any, method: str) -> None:
+        super().__init__(type(first))
+        self._first = first
         self._method = method
+
+    def make_dynamic_default(self) -> Any:
+        """The value to begin with, which cannot be changed and so may be everyone's."""
+        return self._first
 
     def __set__(self, session: Any, value: Any) -> None:
         getattr(session, self._method)(self._validate(session, value))
@@ -44,7 +54,7 @@ class State(traitlets.HasTraits):
     """The current `workbench.Bench`; never None."""
     loading = traitlets.Unicode(read_only=True)
     """Name of the model that is being loaded; "" (default) when none is. Until it is there, all else is as before."""
-    recipe = Door(Recipe, "_apply")
+    recipe = Door(Recipe(), "_apply")
     """What is on the screen; assigning is a step of the history and is measured. Default: fp32."""
     report = traitlets.Instance(Report, allow_none=True, read_only=True)
     """The latest report, partial while `busy` (fewer examples, no latency yet); None (default) before the first."""
@@ -82,16 +92,24 @@ class State(traitlets.HasTraits):
     """Whether there is an earlier step. Default: False."""
     can_redo = traitlets.Bool(read_only=True)
     """Whether there is an undone step. Default: False."""
-    distillation = Door(Distillation, "_settle_distillation")
-    """Settings for the next training; they enter the recipe when it has ended. Default: as `Distillation()`,
+    distillation = Door(FIRST_DISTILLATION, "_settle_distillation")
+    """Settings for the next training; they enter the recipe when it has ended. Default: `FIRST_DISTILLATION`,
     within what the bench can do."""
-    finetuning = Door(Finetuning, "_settle_finetuning")
+    finetuning = Door(Finetuning(), "_settle_finetuning")
     """Settings for the next fine-tuning; they enter the recipe when it has ended. Default: as `Finetuning()`,
     within what the bench has images for."""
     curve = traitlets.Tuple(read_only=True)
     """`Progress` of the latest training, at most 400 points, the last one last. Default: ()."""
+    seeds = traitlets.Int(1, read_only=True)
+    """With how many seeds the next distillation is run, one after the other. Default: 1."""
     training = traitlets.Bool(read_only=True)
     """Whether a distillation or a fine-tuning is under way. Default: False."""
+    paused = traitlets.Bool(read_only=True)
+    """Whether the distillation under way was told to hold. Default: False."""
+    lap = traitlets.Any(read_only=True)
+    """The `Lap` that `curve` is of, of a distillation with several seeds; None (default) of any other training."""
+    study = traitlets.Any(read_only=True)
+    """What the latest distillation with several seeds came to, a `SeedStudy`; None (default) where there was none."""
     lesson = traitlets.Unicode(read_only=True)
     """What `curve` is of: ``distillation`` or ``finetuning``; "" (default) before the first."""
     choosing = traitlets.Bool(read_only=True)

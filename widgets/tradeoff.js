@@ -3,7 +3,10 @@ const RIGHT = 14;
 const TOP = 14;
 const BOTTOM = 46;
 
-export default part("wb-card wb-tradeoff", (root, send) => {
+/** What is the same of all points that were measured elsewhere. */
+const ELSEWHERE = { origin: "imported", tried: false, elsewhere: true, now: false, proposed: false, baseline: false, growing: false, below: false, recent: -1 };
+
+export default part("wb-card wb-tradeoff", (root, send, model) => {
   let view = null;
   let against = "size";
   let width = 0;
@@ -14,12 +17,20 @@ export default part("wb-card wb-tradeoff", (root, send) => {
   const [grid, ticks, ahead, limits, frontier, errors, points, labels, titles] = Array.from({ length: 9 }, () => svg("g"));
   picture.append(grid, ticks, ahead, limits, frontier, errors, labels, points, titles);
   const quiet = el("p", { class: "wb-quiet" });
+  const legend = el("p", { class: "wb-legend" });
+  const told = el("span", { role: "status", "aria-live": "polite" });
+  const measure = el("button", { type: "button", onclick: () => send({ do: "measure", key: view.picked.key }) });
+  const picked = el("p", { class: "wb-picked" }, told, " ", measure);
   const plan = planner(send);
-  root.append(head.node, picture, quiet, plan.node);
+  root.append(head.node, picture, quiet, legend, picked, plan.node);
 
   function make(point) {
-    const node = svg("g", { tabindex: 0, class: "wb-point" }, svg("title"), svg("circle", { r: 13, class: "wb-target" }), svg("g"), svg("circle", { r: 9, class: "wb-ring" }));
-    const restore = () => { if (node.dataset.tried === "true") send({ do: "restore", key: point.key }); };
+    const target = svg("circle", { class: "wb-target" });
+    const node = svg("g", { class: "wb-point" }, svg("title"), target, svg("g"), svg("circle", { class: "wb-ring" }));
+    const restore = () => {
+      if (node.dataset.tried === "true") send({ do: "restore", key: point.key });
+      else if (node.dataset.elsewhere === "true") send({ do: "pick", key: point.key });
+    };
     set(node, { onclick: restore, onkeydown: (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
@@ -40,9 +51,10 @@ export default part("wb-card wb-tradeoff", (root, send) => {
       && !taken.some((other) => other[4] !== key && meets(box, other));
     const meets = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
     const clear = (box) => !way.some((spot) => meets(box, spot));
-    const weight = (p) => (p.now ? 4e6 : p.proposed ? 3e6 : p.baseline ? 2e6 : p.front ? 1e6 : 0) + p.recent;
+    const weight = (p) => (p.now || p.picked ? 4e6 : p.proposed ? 3e6 : p.baseline ? 2e6 : p.front ? 1e6 : 0) + p.recent;
     const placed = [];
-    for (const p of [...dots].sort((a, b) => weight(b) - weight(a))) {
+    const named = dots.filter((p) => !p.elsewhere || p.front || p.picked);
+    for (const p of [...named].sort((a, b) => weight(b) - weight(a))) {
       const text = p.label.length > 34 ? `${p.label.slice(0, 33)}…` : p.label;
       const w = text.length * (p.now ? 7.2 : 6.8) + 8;
       const gap = p.now ? 13 : 10;
@@ -85,8 +97,11 @@ export default part("wb-card wb-tradeoff", (root, send) => {
     keyed(titles, [{ at: "start", x: LEFT, text: `${axis.key === "size" ? "smaller" : "faster"} ←  ${axis.title} (log)` }, { at: "end", x: width - RIGHT, text: view.title }],
       (title) => title.at, (title) => svg("text", { "text-anchor": title.at }), (node, title) => set(node, { x: title.x, y: height - 5, text: title.text }));
     const front = new Set(axis.frontier);
-    const dots = view.points.filter((p) => axis.places[p.key]).map((p) => {
-      const place = axis.places[p.key];
+    const others = model.get("elsewhere");
+    const places = { ...others.places?.[axis.key], ...axis.places };
+    const all = [...(others.points ?? []).map((p) => ({ ...ELSEWHERE, label: p.name, picked: p.key === view.picked?.key, ...p })), ...view.points];
+    const dots = all.filter((p) => places[p.key]).map((p) => {
+      const place = places[p.key];
       return { ...p, place, px: x(place.x), py: y(p.y), front: front.has(p.key), bar: (p.now || p.proposed) && !p.below ? [y(p.high), y(p.low)] : null };
     });
     const byKey = new Map(dots.map((p) => [p.key, p]));
@@ -100,18 +115,28 @@ export default part("wb-card wb-tradeoff", (root, send) => {
     keyed(errors, dots.filter((p) => (p.now || p.proposed) && !p.below), (p) => p.key, () => svg("path"), (node, p) =>
       set(node, { class: `wb-error${p.origin === "predicted" ? " wb-guess" : ""}`, d: `M${p.px} ${y(p.low)}V${y(p.high)}M${x(p.place.low)} ${p.py}H${x(p.place.high)}` }));
     keyed(points, dots, (p) => p.key, make, (node, p) => {
-      const [title, , shape] = node.children;
+      const [title, target, shape, ring] = node.children;
+      const can = p.tried || p.elsewhere;
+      set(target, { r: p.elsewhere ? 8 : 13 });
+      set(ring, { r: p.elsewhere ? 7 : 9 });
       set(node, {
-        transform: `translate(${p.px.toFixed(1)} ${p.py.toFixed(1)})`, "aria-label": p.place.spoken + (p.now ? ", now" : "") + (p.proposed ? ", proposal" : ""), "aria-pressed": p.tried ? String(p.now) : null,
-        role: p.tried ? "button" : "img", "data-tried": String(p.tried), "data-now": String(p.now), "data-proposed": String(p.proposed), "data-origin": p.origin,
+        tabindex: p.elsewhere && !p.front ? -1 : 0, "data-elsewhere": String(Boolean(p.elsewhere)), "data-picked": String(Boolean(p.picked)),
+        transform: `translate(${p.px.toFixed(1)} ${p.py.toFixed(1)})`, "aria-label": p.place.spoken + (p.now ? ", now" : "") + (p.proposed ? ", proposal" : ""), "aria-pressed": can ? String(p.now || Boolean(p.picked)) : null,
+        role: can ? "button" : "img", "data-tried": String(p.tried), "data-now": String(p.now), "data-proposed": String(p.proposed), "data-origin": p.origin,
         "data-key": p.key, "data-front": String(p.front), "data-baseline": String(p.baseline), "data-growing": String(p.growing),
       });
-      set(title, { text: p.now || !p.tried ? p.place.spoken : `${p.place.spoken}\nClick to go back to it` });
+      set(title, { text: p.now || !can ? p.place.spoken : `${p.place.spoken}\nClick to ${p.tried ? "go back to it" : "take it"}` });
       if (shape.dataset.origin !== p.origin) {
         shape.dataset.origin = p.origin;
-        shape.replaceChildren(mark(p.origin, 0, 0, 11));
+        shape.replaceChildren(mark(p.origin, 0, 0, p.elsewhere ? 8 : 11));
       }
     });
+    const origins = dots.some((p) => p.elsewhere) ? ["measured", "simulated", "predicted", "imported"].filter((o) => dots.some((p) => p.origin === o)) : [];
+    const said = { measured: "measured here", simulated: "simulated here", predicted: "predicted", imported: "imported: measured elsewhere" };
+    keyed(legend, origins, String, (origin) => badge({ origin, word: said[origin] }), () => {});
+    set(told, { text: view.picked?.text ?? "" });
+    set(measure, { text: view.picked?.button ?? "", disabled: view.picked?.disabled });
+    picked.hidden = !view.picked;
     keyed(labels, letter(dots, path, height), (label) => label.key, () => svg("text", { "text-anchor": "middle" }), (node, label) =>
       set(node, { x: label.x, y: label.y, text: label.text, class: label.now ? "wb-now" : label.proposed ? "wb-proposed" : null }));
   }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from widgets.choosing import Choosing
 from widgets.desk import Desk, extended
+from widgets.lessons import SEEDS, Compared, Lap, Lesson, in_laps
 from widgets.measuring import SECONDS_BETWEEN
 from widgets.problems import in_words
 from widgets.worker import Pace
@@ -17,28 +16,12 @@ from workbench.errors import Cancelled, WorkbenchError
 from workbench.recipe import Distillation, Finetuning, Recipe
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One training: how it runs, and what it makes of the recipe on the screen."""
-
-    kind: str
-    """``distillation`` or ``finetuning``."""
-    what: str
-    """The start of a sentence about it."""
-    settings: Distillation | Finetuning
-    run: Callable[[threading.Event], Iterator[Any]]
-    """Yields progress; the last one says whether it was cancelled."""
-    learned: Callable[[Any], bool]
-    """Whether a training that was stopped, by its last progress, left something to be used."""
-    applied: Callable[[Recipe], Recipe]
-    """The recipe with what was learned."""
-
-
 class Training(Choosing):
     """Training beside the measuring: controls go on answering while something is learned. One at a time."""
 
     def __init__(self, desk: Desk) -> None:
         self._lesson = 0
+        self._pause = threading.Event()
         super().__init__(desk)
 
     # Distillation
@@ -61,8 +44,22 @@ class Training(Choosing):
             self.bench.check(Recipe(distillation=distillation))
             self._set(distillation=distillation, problem="")
 
+    def choose_seeds(self, seeds: int) -> None:
+        """With how many seeds the next distillation is run; they follow the one of the settings.
+
+        Raises:
+            WorkbenchError: It is not one of `SEEDS`.
+        """
+        with self._change():
+            self._require_open()
+            if seeds not in SEEDS or isinstance(seeds, bool):
+                raise WorkbenchError(f"seeds = {seeds!r:.40}: allowed are {', '.join(map(str, SEEDS))}.")
+            self._set(seeds=seeds, problem="")
+
     def distil(self) -> None:
         """Start a training with the current settings. When it ends, the recipe gets its student and is measured.
+
+        With several seeds one training follows the other, and then all are compared; the recipe gets the first one's.
 
         Raises:
             WorkbenchError: A training is under way, or the settings are not possible here.
@@ -71,16 +68,37 @@ class Training(Choosing):
             self._require_idle("distillation")
             settings, bench = self.distillation, self.bench
             self.bench.check(Recipe(distillation=settings))
+            self._pause = threading.Event()  # a new one: the last training may still look at its own
             self._begin(
                 Lesson(
                     "distillation",
                     f"Distilling from {settings.teacher}",
                     settings,
-                    partial(bench.distil, settings),
-                    lambda last: last.student is not None and bench.distilled(settings),
+                    partial(in_laps, bench, settings, self.seeds, self._pause),
+                    lambda _: bench.distilled(settings),
                     lambda recipe: recipe.replace(distillation=settings, finetuning=None),
                 )
             )
+
+    def pause_training(self) -> None:
+        """Hold the distillation that is under way; all that it has learned stays.
+
+        Raises:
+            WorkbenchError: None is under way.
+        """
+        with self._change():
+            self._require_open()
+            if not self.training or self.lesson != "distillation":
+                raise WorkbenchError("No distillation is under way, and nothing else can be paused.")
+            self._pause.set()
+            self._set(paused=True, problem="")
+
+    def resume_training(self) -> None:
+        """Go on with the distillation that was paused."""
+        with self._change():
+            self._require_open()
+            self._pause.clear()
+            self._set(paused=False, problem="")
 
     def without_distillation(self) -> None:
         """Back from the student to the model itself, quantization and deployment unchanged."""
@@ -183,8 +201,8 @@ class Training(Choosing):
     def _begin(self, lesson: Lesson) -> None:
         self._lesson += 1
         self._failure = None
-        self._desk.curve, self._desk.lesson = (), lesson.kind
-        self._set(training=True, lesson=lesson.kind, curve=(), problem="")
+        self._desk.curve, self._desk.lesson, self._desk.lap, self._desk.study = (), lesson.kind, None, None
+        self._set(training=True, lesson=lesson.kind, curve=(), lap=None, study=None, problem="")
         self._learning.submit(
             partial(self._teach, self._lesson, self._desk, lesson),
             partial(self._not_taught, self._lesson, lesson.what),
@@ -193,7 +211,11 @@ class Training(Choosing):
     def _teach(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> None:
         """In the worker: train, and put what was learned into the recipe."""
         pace, last, shown = Pace(SECONDS_BETWEEN), None, None
-        for last in lesson.run(cancel):
+        for step in lesson.run(cancel):
+            if isinstance(step, Lap | Compared):
+                self._turn(number, desk, step)
+                continue
+            last = step
             if pace.due():
                 self._plot(number, desk, last)
                 shown = last
@@ -209,6 +231,20 @@ class Training(Choosing):
                 if learned:
                     self._apply(lesson.applied(self.recipe))
 
+    def _turn(self, number: int, desk: Desk, step: Lap | Compared) -> None:
+        """In the worker: the next seed begins, or what all came to is known."""
+        with self._change():
+            if number != self._lesson:
+                return
+            if isinstance(step, Lap):
+                desk.lap, desk.curve = step, ()
+                self._set(lap=step, curve=())
+            else:
+                desk.study = step.study
+                self._set(study=step.study)
+                if not self.busy:
+                    self._set(status="Comparing the seeds…")
+
     def _plot(self, number: int, desk: Desk, progress: Any) -> None:
         with self._change():
             if number != self._lesson:
@@ -217,7 +253,9 @@ class Training(Choosing):
             self._set(curve=desk.curve)
             if not self.busy:
                 share = min(1.0, progress.step / max(1, progress.steps))
-                self._set(progress=share, status=f"Training: step {progress.step:,} of {progress.steps:,}")
+                seed = "" if desk.lap is None else f"seed {desk.lap.number} of {desk.lap.of}, "
+                what = "Paused" if self.paused else "Training"
+                self._set(progress=share, status=f"{what}: {seed}step {progress.step:,} of {progress.steps:,}")
 
     def _not_taught(self, number: int, what: str, error: BaseException) -> None:
         text = "" if isinstance(error, Cancelled) else in_words(what, error)
@@ -231,7 +269,7 @@ class Training(Choosing):
                 self._set(problem=text)
 
     def _end_training(self) -> None:
-        self._set(training=False)
+        self._set(training=False, paused=False)
         if not self.busy:
             report = None if self.stale else self.report
             self._set(progress=1.0 if report else 0.0, status=self._counted(report) if report else "")

@@ -6,46 +6,159 @@ import csv
 import io
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from widgets.formatting import NOTHING, change, count, figures, score, title, with_unit
+from widgets.desk import FP32
+from widgets.formatting import (
+    NOTHING,
+    between,
+    change,
+    change_unit,
+    count,
+    duration,
+    figures,
+    percent,
+    points,
+    score,
+    size,
+    title,
+    with_unit,
+)
 from widgets.naming import names_of
 from widgets.part import Message, Part, source, text_of
 from workbench.recipe import Recipe
-from workbench.report import MetricInfo, Report
+from workbench.report import Estimate, MetricInfo, Report
+
+if TYPE_CHECKING:
+    from widgets.distilling import Pair
 
 COLUMNS = ("accuracy", "low", "high", "drop", "bytes", "seconds", "lost", "won", "source", "recipe")
 
 
-def tried_view(tried: Sequence[Report], recipe: Recipe) -> dict[str, Any]:
-    """The picture of the tried recipes, the latest on top and the baseline at the foot."""
+STUDENTS = ("student", "control", "difference", "seconds")
+RECIPES = ("accuracy", "drop", "kilobytes", "milliseconds", "flips")
+
+
+def tried_view(
+    tried: Sequence[Report], recipe: Recipe, *, students: bool = False, pair: Pair | None = None
+) -> dict[str, Any]:
+    """The picture of the tried recipes, the latest on top and the baseline at the foot.
+
+    Args:
+        tried: All of them, the baseline first.
+        recipe: The one on the screen.
+        students: Only those with a student, and what the teacher was good for.
+        pair: Two that are compared.
+    """
     names = names_of([report.recipe for report in tried])
-    rows = [
-        {
-            "key": report.recipe.key,
-            "name": names[report.recipe.key],
-            "origin": report.accuracy.source,
-            "accuracy": score(report.accuracy.value, report.metric).text,
-            "drop": change(report.drop.value, report.metric) if index else "",
-            "sure": not report.drop.includes(0),
-            "kilobytes": figures(report.size.value / 1e3),
-            "milliseconds": figures(report.latency.value * 1e3) if report.latency else NOTHING,
-            "flips": count(report.flips.total) if index else "",
-            "now": report.recipe.key == recipe.key,
-        }
-        for index, report in enumerate(tried)
-    ]
-    total = f"{count(len(tried))} recipe{'' if len(tried) == 1 else 's'}" if tried else ""
+    distilled = [report for report in tried if report.distillation is not None]
+    students = students and bool(distilled)
     metric = tried[0].metric if tried else MetricInfo()
-    short = "Acc." if metric.name == "accuracy" else title(metric)
-    heads = {
-        "accuracy": with_unit(short, metric),
-        "drop": "Drop" if metric.higher_is_better else "Change",
-        "flips": "Flips" if metric.counted else "Changed",
+    rows = [
+        {"key": report.recipe.key, "name": names[report.recipe.key], "now": report.recipe.key == recipe.key}
+        | (_student(report) if students else _numbers(report, baseline=report is tried[0]))
+        for report in (distilled if students else tried)
+    ]
+    total = f"{count(len(rows))} recipe{'' if len(rows) == 1 else 's'}" if rows else ""
+    return {
+        "rows": rows[::-1],
+        "columns": _columns(metric, students=students),
+        "tabs": [
+            {"value": value, "text": text, "pressed": value == students}
+            for value, text in ((False, "all"), (True, f"students {count(len(distilled))}"))
+        ]
+        if distilled
+        else [],
+        "fixed": [FP32.key, recipe.key],
+        "pair": pair_view(pair, names) if pair is not None else None,
+        "remark": total,
+        "code": recipe.code(),
+        "csv": as_csv(tried),
     }
-    return {"rows": rows[::-1], "heads": heads, "remark": total, "code": recipe.code(), "csv": as_csv(tried)}
+
+
+def _columns(metric: MetricInfo, *, students: bool) -> list[dict[str, str]]:
+    if students:
+        texts = ("Student", "Control", "Difference", "s")
+        return [{"name": name, "text": text} for name, text in zip(STUDENTS, texts, strict=True)]
+    short = "Acc." if metric.name == "accuracy" else title(metric)
+    texts = (
+        with_unit(short, metric),
+        "Drop" if metric.higher_is_better else "Change",
+        "kB",
+        "ms",
+        "Flips" if metric.counted else "Changed",
+    )
+    return [{"name": name, "text": text} for name, text in zip(RECIPES, texts, strict=True)]
+
+
+def _numbers(report: Report, *, baseline: bool) -> dict[str, Any]:
+    return {
+        "origin": report.accuracy.source,
+        "accuracy": score(report.accuracy.value, report.metric).text,
+        "drop": "" if baseline else change(report.drop.value, report.metric),
+        "sure": not report.drop.includes(0),
+        "kilobytes": figures(report.size.value / 1e3),
+        "milliseconds": figures(report.latency.value * 1e3) if report.latency else NOTHING,
+        "flips": "" if baseline else count(report.flips.total),
+    }
+
+
+def _student(report: Report) -> dict[str, Any]:
+    """Of its student in fp32, whatever the bits of the recipe."""
+    found = report.distillation
+    assert found is not None  # noqa: S101
+    return {
+        "origin": found.student.source,
+        "student": percent(found.student.value).text,
+        "control": percent(found.control.value).text,
+        "difference": points(found.difference.value, signed=True),
+        "sure": not found.difference.includes(0),
+        "seconds": figures(found.seconds),
+    }
+
+
+def pair_view(pair: Pair, names: Mapping[str, str]) -> dict[str, Any]:
+    """Two recipes side by side, and by how much the first is better."""
+    one, other = pair.one, pair.other
+    metric = one.metric
+    lines: list[tuple[str, Callable[[Report], str]]] = [
+        (title(metric), lambda report: str(score(report.accuracy.value, metric))),
+        ("Size", lambda report: str(size(report.size.value))),
+        ("Latency", lambda report: str(duration(report.latency.value)) if report.latency else NOTHING),
+    ]
+    if one.distillation or other.distillation:
+        lines += [
+            ("Student", lambda report: _of(report, "student")),
+            ("Control", lambda report: _of(report, "control")),
+            ("Difference", lambda report: _of(report, "difference")),
+        ]
+    gap = pair.difference
+    said, tone = pair.reason, "loss" if pair.reason else ""
+    if gap is not None:
+        interval = between(*(change(-end, metric) for end in (gap.low, gap.high)))
+        sure = not gap.includes(0)
+        better = gap.value > 0
+        tone = ("gain" if better else "loss") if sure else "faint"
+        unit = change_unit(metric) or metric.name
+        said = f"{change(-gap.value, metric)} {unit} {interval}, the same examples" + (
+            "" if sure else ": not distinguishable"
+        )
+    return {
+        "names": [names.get(each.recipe.key, each.recipe.label) for each in (one, other)],
+        "rows": [{"name": name, "one": text(one), "other": text(other)} for name, text in lines],
+        "said": said,
+        "tone": tone,
+    }
+
+
+def _of(report: Report, name: str) -> str:
+    if report.distillation is None:
+        return NOTHING
+    estimate: Estimate = getattr(report.distillation, name)
+    return f"{points(estimate.value, signed=True)} points" if name == "difference" else str(percent(estimate.value))
 
 
 def as_csv(tried: Sequence[Report]) -> str:
@@ -70,21 +183,38 @@ def as_csv(tried: Sequence[Report]) -> str:
 
 
 class Tried(Part):
-    """A table of what was tried; a row that is clicked becomes the recipe again."""
+    """A table of what was tried; a row that is clicked becomes the recipe again, and two can be compared."""
 
     _esm = source("tried.js")
-    watches: ClassVar[tuple[str, ...]] = ("tried", "recipe")
+    watches: ClassVar[tuple[str, ...]] = ("tried", "recipe", "compared")
+
+    def __init__(self, session: Any, **traits: Any) -> None:
+        self._students = False
+        super().__init__(session, **traits)
 
     def draw(self) -> dict[str, Any]:
         """The table for this model."""
-        return tried_view(self.session.tried, self.session.recipe)
+        session = self.session
+        return tried_view(session.tried, session.recipe, students=self._students, pair=session.compared)
 
     def actions(self) -> dict[str, Any]:
-        """``restore``: the recipe with that ``key``; ``export``: the file of the recipe on the screen."""
-        return {"restore": self._restore, "export": self._export}
+        """What the browser may ask for.
 
-    def _restore(self, message: Message) -> None:
-        self.session.restore(text_of(message, "key"))
+        ``restore``: the recipe with that ``key``; ``forget`` it; ``compare`` that of ``one`` key with an ``other``'s,
+        ``apart``: no more; ``show`` only the ``students`` or all; ``export``: the file of the recipe on the screen.
+        """
+        return {
+            "restore": lambda message: self.session.restore(text_of(message, "key")),
+            "forget": lambda message: self.session.forget(text_of(message, "key")),
+            "compare": lambda message: self.session.compare(text_of(message, "one"), text_of(message, "other")),
+            "apart": lambda _: self.session.end_comparison(),
+            "show": self._show,
+            "export": self._export,
+        }
+
+    def _show(self, message: Message) -> None:
+        self._students = message.get("students") is True
+        self.refresh()
 
     def _export(self, _: Message) -> None:
         bench, recipe = self.session.bench, self.session.recipe

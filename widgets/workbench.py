@@ -21,6 +21,7 @@ from widgets.model_check import ModelCheck
 from widgets.part import Part
 from widgets.quantization_panel import QuantizationPanel
 from widgets.speed_panel import SpeedPanel
+from widgets.teaching import Teaching
 from widgets.tiles import Tiles
 from widgets.tradeoff import TradeOff
 from widgets.tried import Tried
@@ -69,6 +70,7 @@ class Workbench(ipywidgets.Box):
                 DevicePanel,
                 LearningCurves,
                 Tried,
+                Teaching,
                 Foresight,
             ),
         }

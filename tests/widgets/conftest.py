@@ -89,6 +89,13 @@ def make_report(
     )
 
 
+class Task:
+    calibration, noun = range(512), "images"
+
+    def __len__(self) -> int:
+        return 10_000
+
+
 class Fake(traitlets.HasTraits):
     """The traits of a session, and a note of every call."""
 
@@ -102,6 +109,7 @@ class Fake(traitlets.HasTraits):
     stale = traitlets.Bool(False)
     baseline = traitlets.Instance(Report, allow_none=True)
     tried = traitlets.Tuple(())
+    imported = traitlets.Tuple(())
     status = traitlets.Unicode("")
     progress = traitlets.Float(0.0)
     busy = traitlets.Bool(False)
@@ -111,6 +119,14 @@ class Fake(traitlets.HasTraits):
     distillation = traitlets.Instance(Distillation, args=())
     curve = traitlets.Tuple(())
     training = traitlets.Bool(False)
+    paused = traitlets.Bool(False)
+    seeds = traitlets.Int(1)
+    lap = traitlets.Any()
+    study = traitlets.Any()
+    sketch = traitlets.Any()
+    example = traitlets.Int(0)
+    spoken = traitlets.Any()
+    compared = traitlets.Any()
     finetuning = traitlets.Instance(Finetuning, args=())
     lesson = traitlets.Unicode("")
     choosing = traitlets.Bool(False)
@@ -134,6 +150,7 @@ class Fake(traitlets.HasTraits):
     looking = traitlets.Tuple()
     clocking = traitlets.Bool(False)
     asked_to_learn = False
+    trains = staticmethod(lambda recipe: False)
 
     def __init__(self, **values: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -141,10 +158,11 @@ class Fake(traitlets.HasTraits):
             description="650 parameters · a task",
             layers=LAYERS,
             training_images=20_000,
-            task=SimpleNamespace(calibration=range(512), noun="images"),
+            task=Task(),
             check=lambda recipe: None,
             runtimes=lambda: RUNTIMES,
             devices=lambda: (Offer("cpu", None), Offer("cuda", "not on this machine")),
+            students=lambda: ("tiny",),
             teachers=lambda: (Offer("teacher-cnn", None), Offer("self", None)),
         )
         super().__init__(bench=bench, **values)
@@ -184,6 +202,17 @@ class Fake(traitlets.HasTraits):
     def update_finetuning(self, **changes: Any) -> None:
         self.finetuning = self.finetuning.replace(**changes)
 
+    def choose_seeds(self, seeds: int) -> None:
+        if seeds not in (1, 3, 5):
+            raise WorkbenchError(f"seeds = {seeds}")
+        self.seeds = seeds
+
+    def sketch_student(self) -> None:
+        """What is on the fake is all that it knows."""
+
+    def hear(self, example: int | None = None) -> None:
+        self.example = self.example if example is None else example
+
     def restore(self, key: str) -> None:
         if key not in {report.recipe.key for report in self.tried}:
             raise WorkbenchError("that recipe was not tried")
@@ -200,6 +229,7 @@ class Fake(traitlets.HasTraits):
             "stop_explaining",
             "show_histogram",
             "look",
+            "measure_imported",
             "stop_looking",
             "choose_profile",
             "add_profiles",
@@ -210,7 +240,12 @@ class Fake(traitlets.HasTraits):
             "cancel",
             "close",
             "distil",
+            "pause_training",
+            "resume_training",
             "stop_training",
+            "compare",
+            "end_comparison",
+            "forget",
             "without_distillation",
             "finetune",
             "without_finetuning",

@@ -62,8 +62,15 @@ class Looked:
     def agreement_stream(self, recipe, cancel):
         return self._answers("agreement", recipe, cancel)
 
+    def interaction_stream(self, recipe, cancel):
+        return self._answers("interaction", recipe, cancel)
+
     def layer_times(self, recipe, cancel):
         *_, last = self._answers("layers", recipe, cancel)
+        return last
+
+    def confusion(self, recipe, cancel):
+        *_, last = self._answers("confusion", recipe, cancel)
         return last
 
 

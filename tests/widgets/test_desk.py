@@ -137,6 +137,16 @@ def offer(name, reason=None):
     return SimpleNamespace(name=name, reason=reason)
 
 
+def test_teachers_and_students_of_another_bench_are_left_behind():
+    bench = SimpleNamespace(
+        teachers=lambda: [offer("a"), offer("b", "not here")], students=lambda: ("tiny",), training_images=20_000
+    )
+    wish = Distillation(teacher="old", others=("a", "b", "old"), student="large")
+    assert fitting(bench, wish) == Distillation(teacher="a")
+    kept = Distillation(teacher="a", student="tiny")
+    assert fitting(bench, kept) == kept
+
+
 @pytest.mark.parametrize(
     ("teachers", "images", "expected"),
     [

@@ -32,7 +32,7 @@ def test_settings_off_the_steps_are_shown(session):
         assert view[field]["value"] in view[field]["values"]
     for field in ("epochs", "learning_rate"):
         assert view[field]["value"] in [option["value"] for option in view[field]["options"]]
-    assert [each["bits"] for each in view["nested"] if each["chosen"]] == [2, 5]
+    assert [each["value"] for each in view["nested"] if each["chosen"]] == [2, 5]
     assert view["seed"]["value"] == 11
     assert view["more"] == "4 changed"
 
@@ -67,7 +67,7 @@ def test_bit_widths_go_in_and_out(session, send):
         {"do": "nest", "bits": [2]},
         {"do": "update", "seed": "x"},
         {"do": "update", "epochs": 0},
-        {"do": "update", "teacher": "self"},
+        {"do": "update", "teacher": 3},
         {"do": "update", "nested": [None]},
         {"do": "update"},
     ],
@@ -144,3 +144,14 @@ def test_it_waits_for_a_distillation(session):
     s.training, s.lesson = True, "distillation"
     view = FinetuningPanel(s).draw()
     assert (view["training"], view["can_start"], view["note"]) == (False, False, "after the distillation")
+
+
+def test_another_teacher_is_chosen_and_taken_back(session, send):
+    s = session(recipe=W2)
+    part = FinetuningPanel(s)
+    assert [option["value"] for option in part.view["teacher"]["options"]] == ["", "teacher-cnn", "self"]
+    send(part, {"do": "update", "teacher": "teacher-cnn"})
+    assert s.finetuning.teacher == "teacher-cnn"
+    assert part.draw()["more"] == "1 changed"
+    send(part, {"do": "update", "teacher": ""})
+    assert s.finetuning.teacher is None

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from widgets.learning_curves import MOST_POINTS, curves_view
+from widgets.lessons import Lap
 from workbench import statistics
+from workbench.levers.seed_study import SeedStudy
+from workbench.recipe import Distillation
 from workbench.report import Comparison
 
 
-def progress(step, steps=100, student=0.8, control=0.7, cancelled=False):
+def progress(step, steps=100, student=0.8, control=0.7, cancelled=False, **more):
     def share(value):
         return None if value is None else statistics.proportion(round(2000 * value), 2000, "measured")
 
@@ -21,6 +25,7 @@ def progress(step, steps=100, student=0.8, control=0.7, cancelled=False):
         student=share(student),
         control=share(control),
         cancelled=cancelled,
+        **({"loss": 1.0, "parts": {}} | more),
     )
 
 
@@ -71,17 +76,60 @@ def test_long_curves_are_thinned_but_keep_their_end():
 
 @pytest.mark.parametrize(
     ("won", "lost", "tone", "text"),
-    [(1400, 470, "gain", "+9.30 (8"), (470, 1400, "loss", "−9.30 (−"), (50, 48, "", "not dist")],
+    [
+        (1400, 470, "gain", "The teacher helps: +9.30 points (+8."),
+        (470, 1400, "loss", "The teacher hurts here: −9.30 points (−"),
+        (50, 48, "faint", "No distinguishable benefit: +0.02 points (−"),
+    ],
 )
-def test_the_comparison_is_told_with_its_interval(won, lost, tone, text):
-    remark = curves_view((), compared(won, lost), training=False, applied=True)["remark"]
-    assert remark[-1]["tone"] == tone and remark[-1]["text"].startswith(text)
+def test_the_verdict_is_told_with_its_interval(won, lost, tone, text):
+    told = curves_view((), compared(won, lost), training=False, applied=True)["verdict"]
+    assert told[0]["tone"] == tone
+    assert "".join(piece["text"] for piece in told).startswith(text)
+    assert curves_view((), compared(won, lost), training=True, applied=True)["verdict"] == []
+
+
+def test_several_seeds_say_more_than_one():
+    study = SeedStudy(Distillation(), (0, 1, 2))
+    assert curves_view((), None, training=True, applied=False, study=study)["verdict"] == []
+    for known in (1, 3):
+        study = SeedStudy(
+            Distillation(), (0, 1, 2), (compared(900, 600), compared(800, 620), compared(850, 610))[:known]
+        )
+        told = "".join(p["text"] for p in curves_view((), None, training=True, applied=False, study=study)["verdict"])
+        assert told.startswith(study.verdict[0].upper() + study.verdict[1:])
+        assert ("over 3 seeds" in told) == (known == 3)
+
+
+def test_the_foot_says_which_seed_it_is_and_that_it_holds():
+    curve = [progress(50, seconds_left=5.0)]
+    running = curves_view(curve, None, training=True, applied=False, lap=Lap(1, 3, 0))
+    assert running["foot"].startswith("seed 1 of 3 · step 50 of 100 · ")
+    assert "25\u202fs left" in running["foot"]
+    held = curves_view(curve, None, training=True, applied=False, paused=True)
+    assert (held["foot"], held["paused"]) == ("step 50 of 100 · paused", True)
+    resumed = curves_view([progress(50, resumed=True)], None, training=True, applied=False)
+    assert "resumed from step 50" in resumed["foot"]
+
+
+def test_parts_of_the_loss_are_lines_of_one_scale():
+    parts = [{"teacher": 4.0 / k, "labels": 1.0 / k, "hidden layers": math.nan} for k in range(1, 6)]
+    curve = [progress(10 * (k + 1), parts=part, loss=2.0) for k, part in enumerate(parts)]
+    lines = {line["name"]: line for line in curves_view(curve, None, training=True, applied=False)["losses"]}
+    assert set(lines) == {"teacher", "labels"}
+    assert [y for _, y in lines["teacher"]["points"]] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5], abs=1e-4)
+    assert lines["labels"]["points"][0][1] == 0.25
+    assert lines["labels"]["text"] == "labels 0.200"
+    [whole] = curves_view([progress(9, parts={"teacher": 2.0}, loss=2.0)], None, training=True, applied=False)["losses"]
+    assert whole["name"] == "loss"
 
 
 def test_an_estimate_that_is_told_again_is_one_point_and_the_untrained_one_none():
-    curve = [progress(k, student=0.5 + k // 10 / 100) for k in range(31)]
+    curve = [progress(k, student=0.5 + k // 10 / 100 if k >= 10 else 0.1) for k in range(31)]
     points = curves_view(curve, None, training=True, applied=False)["lines"][0]["points"]
     assert [round(100 * x) for x, *_ in points] == [10, 20, 30]
+    begun = [progress(k, student=0.5 + k // 10 / 100) for k in range(31)]  # with the model's weights, say
+    assert len(curves_view(begun, None, training=True, applied=False)["lines"][0]["points"]) == 4
 
 
 def tuned(step, accuracy=0.8, loss=1.0, **more):
@@ -97,10 +145,11 @@ def test_a_fine_tuning_is_one_line_from_where_it_began_and_its_loss():
     [line] = view["lines"]
     assert line["text"] == "fine-tuned"
     assert [point[0] for point in line["points"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    losses = [value for _, value in view["loss"]["points"]]
+    [loss] = view["losses"]
+    losses = [value for _, value in loss["points"]]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == 1.0
-    assert view["loss"]["text"] == "loss 0.0196"
+    assert loss["text"] == "loss 0.0196"
     assert "1 of 4 epochs" in view["foot"]
     assert view["remark"][0]["text"] == "held-out 75.00\u202f%"
 
@@ -121,4 +170,4 @@ def test_a_fine_tuning_without_a_curve_is_a_sentence():
     assert "put on its grids" in quiet(training=True, curve=[tuned(0, None)])
     assert "fine-tuned before" in quiet(applied=True)
     infinite = curves_view([tuned(5, loss=float("nan"))], None, training=True, applied=False, lesson="finetuning")
-    assert infinite["loss"] is None
+    assert infinite["losses"] == []

@@ -5,13 +5,11 @@ from typing import get_args
 import pytest
 
 from widgets.deployment_panel import DeploymentPanel, deployment_view
-from widgets.distillation_panel import FEATURES, LOSSES, DistillationPanel, distillation_view, label_steps
 from widgets.methods import WORDS
 from widgets.quantization_panel import FIELDS, QuantizationPanel, quantization_view
 from workbench.choosing import Choice
-from workbench.distillation import losses
 from workbench.errors import WorkbenchError
-from workbench.recipe import Deployment, Distillation, Features, Quantization, Recipe
+from workbench.recipe import Deployment, Quantization, Recipe
 
 
 def test_bits_go_from_two_to_floating_point():
@@ -209,71 +207,3 @@ def test_deployment_is_updated(session, send):
     s = session()
     send(DeploymentPanel(s), {"do": "update", "batch": 32})
     assert s.recipe.deployment.batch == 32
-
-
-def test_label_steps_are_round_and_end_on_all_images():
-    assert label_steps(10_000) == [0, 100, 200, 500, 1_000, 2_000, 5_000, 10_000]
-    assert label_steps(700) == [0, 100, 200, 500, 700]
-    assert label_steps(0) == [0, 0] or label_steps(0) == [0]
-
-
-def test_without_training_data_the_panel_is_greyed_and_says_why():
-    view = distillation_view(Distillation(), (), training_images=0)
-    assert not view["can_start"] and "training images, and this task has none" in view["reasons"][0]
-    assert all(view[field]["disabled"] for field in ("width", "teacher", "temperature", "weight", "labels", "epochs"))
-
-
-def test_distillation_shows_settings_off_the_steps(session):
-    s = session(distillation=Distillation(width=0.6, temperature=2.5, weight=0.55, labels=777, epochs=5))
-    view = DistillationPanel(s).view
-    for field in ("temperature", "weight", "labels"):
-        assert view[field]["value"] in view[field]["values"]
-    for field in ("width", "epochs"):
-        assert view[field]["value"] in [option["value"] for option in view[field]["options"]]
-    assert view["can_start"] and not view["can_remove"] and view["remark"] == "off"
-
-
-def test_every_loss_of_distillation_is_offered_in_words_of_its_own():
-    assert LOSSES.keys() == losses.LOSSES.keys()
-    assert FEATURES.keys() == {"", *losses.FEATURE_LOSSES}
-    for words in (LOSSES, FEATURES):
-        assert len({each.label for each in words.values()}) == len({each.line for each in words.values()}) == len(words)
-        assert all(each.line.endswith(".") for each in words.values())
-
-
-def test_the_loss_of_distillation_says_what_it_does_and_whether_a_temperature_counts(session, send):
-    s = session()
-    part = DistillationPanel(s)
-    assert part.view["loss"]["line"] == LOSSES["kd"].line
-    assert part.view["features"]["value"] == ""
-    assert not part.draw()["temperature"]["disabled"]
-    send(part, {"do": "update", "loss": "mse", "features": "attention"})
-    view = part.draw()
-    assert (view["loss"]["value"], view["features"]["value"]) == ("mse", "attention")
-    assert s.distillation.features == Features(loss="attention")
-    assert view["features"]["line"] == FEATURES["attention"].line
-    assert view["temperature"]["disabled"]
-    send(part, {"do": "update", "features": ""})
-    assert s.distillation.features is None
-
-
-def test_a_loss_of_an_earlier_version_is_shown_by_its_name(session):
-    view = DistillationPanel(session(distillation=Distillation(loss="decoupled"))).draw()["loss"]
-    assert view["options"][-1]["text"] == view["value"] == "decoupled"
-
-
-def test_the_buttons_of_distillation(session, send):
-    s = session(recipe=Recipe(distillation=Distillation()))
-    part = DistillationPanel(s)
-    assert part.view["can_remove"] and part.view["remark"] == "half width student"
-    for action in ("distil", "stop", "remove"):
-        send(part, {"do": action})
-    assert s.calls == [("distil",), ("stop_training",), ("without_distillation",)]
-    send(part, {"do": "update", "temperature": 4, "labels": 100})
-    assert (s.distillation.temperature, s.distillation.labels) == (4, 100)
-    s.training, s.lesson = True, "finetuning"
-    view = part.draw()
-    assert (view["training"], view["can_start"], view["note"]) == (False, False, "after the fine-tuning")
-    s.lesson = "distillation"
-    view = part.draw()
-    assert view["training"] and not view["can_remove"] and view["temperature"]["disabled"]

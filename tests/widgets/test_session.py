@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import inspect
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from small_bench import LONG, until
 
 from widgets.session import Session
+from widgets.state import FIRST_DISTILLATION
 from workbench import statistics
 from workbench.errors import Cancelled, RecipeError, WorkbenchError
 from workbench.preflight import Preflight
@@ -143,7 +145,7 @@ class FakeBench:
     def distilled(self, distillation):
         return distillation in self.students
 
-    def distil(self, distillation, cancel=None):
+    def distil(self, distillation, cancel=None, pause=None):
         self.check(Recipe(distillation=distillation))
         for step in range(1, self.lesson + 1):
             self.threads.add(threading.current_thread())
@@ -795,7 +797,7 @@ def test_a_training_ends_in_the_recipe_and_is_measured(make):
     session.update(weight_bits=4)
     session.wait(LONG)
     session.update_distillation(temperature=3, images=500)
-    assert session.distillation == Distillation(temperature=3, images=500)
+    assert session.distillation == FIRST_DISTILLATION.replace(temperature=3, images=500)
     assert session.recipe.distillation is None
     session.distil()
     assert session.training
@@ -1152,3 +1154,15 @@ def test_a_model_that_cannot_be_looked_at_still_has_its_numbers(make):
 
     until(lambda: "Looking at the model" in session.problem)
     assert session.report.complete
+
+
+def test_no_part_of_a_session_overwrites_what_another_part_has_without_calling_it():
+    parts = [part for part in Session.__mro__ if part.__module__.startswith("widgets.")]
+    seen = {}
+    for part in reversed(parts):
+        for name, member in vars(part).items():
+            if not inspect.isfunction(member):
+                continue
+            if name in seen:
+                assert f"super().{name}(" in inspect.getsource(member), f"{part.__name__} and {seen[name]}: {name}"
+            seen[name] = part.__name__

@@ -80,7 +80,7 @@ def test_what_the_bench_refuses_changes_nothing(session):
 
 def test_a_short_training_ends_in_the_recipe(session):
     session.wait(LONG)
-    assert session.distillation.images == 1000  # as many as there are beside those for validation
+    assert session.distillation.images == 2700  # as many as there are beside those that are held out
     session.update_distillation(images=512, labels=256, epochs=1, width=0.25)
     session.distil()
     report = session.wait(LONG)

@@ -8,7 +8,8 @@ from widgets.figure import CONFIG, tradeoff_figure
 from widgets.naming import names_of
 from widgets.tradeoff import AGAINST, TradeOff, frontier, tradeoff_view
 from workbench.errors import WorkbenchError
-from workbench.recipe import Deployment, Quantization, Recipe
+from workbench.frontier.shipped import imported
+from workbench.recipe import Deployment, Distillation, Quantization, Recipe
 from workbench.report import Estimate, MetricInfo
 
 
@@ -69,6 +70,67 @@ def test_a_point_restores_its_recipe(session, send, tried):
 def test_nothing_tried_is_a_sentence():
     view = tradeoff_view((), None, None)
     assert (view["points"], view["axes"], view["ticks"], view["label"]) == ([], [], [], "Nothing was tried yet.")
+
+
+@pytest.fixture
+def elsewhere(report):
+    recipes = {quantized(8): (0, 90_000), quantized(4): (90, 47_000), quantized(3): (120, 36_000)}
+    student = quantized(6).replace(distillation=Distillation(width=0.25))
+    recipes |= {student: (200, 6_000), quantized(3, method="naive"): (9_000, 36_000)}
+    return tuple(imported(report(r, lost=lost, gained=0, size=size)) for r, (lost, size) in recipes.items())
+
+
+def test_what_was_measured_elsewhere_is_drawn_until_it_was_measured_here(tried, elsewhere):
+    view = tradeoff_view(tried, tried[2], tried[0], imported=elsewhere)
+    places = view["axes"][0]["imported"]
+    drawn = {point["key"]: point for point in view["imported"]}
+    assert [point["name"] for point in view["imported"]] == ["W3", "student ×0.25 + W6"]  # one is far below
+    assert drawn.keys() == places.keys() and not drawn.keys() & view["axes"][0]["places"].keys()
+    assert all(0 <= drawn[key]["y"] <= 1 and 0 < places[key]["x"] < 1 for key in drawn)
+    assert places[elsewhere[2].recipe.key]["spoken"].endswith("36.0\u202fkB, imported")
+    assert view["axes"][1]["imported"] == {}  # no latency comes along
+    assert view["label"].endswith("5 recipes and 2 that were measured elsewhere")
+
+
+def test_the_frontier_goes_through_what_was_measured_elsewhere(tried, elsewhere):
+    view = tradeoff_view(tried, None, tried[0], imported=elsewhere)
+    assert elsewhere[3].recipe.key in view["axes"][0]["frontier"]
+
+
+def test_the_plot_is_full_before_anything_was_tried(elsewhere):
+    view = tradeoff_view((), None, None, imported=elsewhere)
+    assert view["points"] == [] and len(view["imported"]) == 4
+    assert view["axes"][0]["frontier"][0] == elsewhere[3].recipe.key
+
+
+def test_a_student_from_elsewhere_is_picked_first_and_its_cost_is_named(session, send, tried, elsewhere):
+    student = elsewhere[3]
+    trains = {student.recipe}
+    s = session(tried=tried, imported=elsewhere)
+    s.trains = trains.__contains__
+    part = TradeOff(s)
+    assert part.view["picked"] is None
+    send(part, {"do": "pick", "key": student.recipe.key})
+    assert s.calls == []
+    assert "trained first" in part.view["picked"]["text"] and part.view["picked"]["button"] == "Train and measure"
+    send(part, {"do": "measure", "key": student.recipe.key})
+    assert s.calls == [("measure_imported", student.recipe.key)]
+    send(part, {"do": "pick", "key": elsewhere[2].recipe.key})  # needs no training: measured at once
+    assert s.calls[1:] == [("measure_imported", elsewhere[2].recipe.key)] and part.view["picked"] is None
+
+
+def test_points_from_elsewhere_are_sent_again_only_when_they_move(session, tried, elsewhere):
+    s = session(tried=tried, imported=elsewhere)
+    s.trains = lambda recipe: False
+    part = TradeOff(s)
+    sent = []
+    part.observe(lambda change: sent.append(change.new), "elsewhere")
+    s.report = tried[2]
+    part.refresh()
+    assert sent == []
+    s.tried = (*tried, imported(elsewhere[2]))
+    part.refresh()
+    assert [point["name"] for point in sent[-1]["points"]] == ["student ×0.25 + W6"]
 
 
 def test_recipes_with_one_label_are_told_apart():

@@ -1,0 +1,131 @@
+"""What was measured elsewhere, and measuring it here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from small_bench import LONG
+
+from widgets.session import Session
+from workbench import statistics
+from workbench.errors import WorkbenchError
+from workbench.frontier.shipped import imported
+from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
+
+W4 = Recipe(quantization=Quantization(weight_bits=4))
+STUDENT = W4.replace(distillation=Distillation(width=0.25, initial="model", labels=1_000))
+TUNED = W4.replace(finetuning=Finetuning(epochs=2))
+
+
+class Bench:
+    """Measures at once; what was trained is noted."""
+
+    name, description, training_images = "fake", "a fake", 20_000
+    task = SimpleNamespace(noun="images")
+    layers = (SimpleNamespace(name="fc1"),)
+
+    def __init__(self, report):
+        self._report = report
+        self.learned = []
+
+    @property
+    def baseline(self):
+        return self._report(Recipe())
+
+    def check(self, recipe):
+        pass
+
+    def known(self, recipe):
+        return None
+
+    def preflight_stream(self, cancel=None):
+        return iter(())
+
+    def predictable(self, recipe):
+        return False
+
+    def sensitivity_stream(self, quantization=None, cancel=None):
+        return iter(())
+
+    def teachers(self):
+        return (SimpleNamespace(name="teacher-cnn", reason=None),)
+
+    def distilled(self, settings):
+        return settings in self.learned
+
+    def finetuned(self, recipe):
+        return recipe.finetuning in self.learned
+
+    def follow(self, recipe, cancel=None, progress=None):
+        assert all(part is None or part in self.learned for part in (recipe.distillation, recipe.finetuning))
+        yield self._report(recipe)
+
+    def distil(self, settings, cancel=None, pause=None):
+        return self._train(settings)
+
+    def finetune(self, recipe, cancel=None):
+        return self._train(recipe.finetuning)
+
+    def _train(self, settings):
+        self.learned.append(settings)
+        accuracy = statistics.proportion(90, 100, "measured")
+        yield SimpleNamespace(
+            step=1, steps=1, seconds=0.1, samples_per_second=1.0, student=accuracy, control=accuracy, accuracy=accuracy,
+            loss=1.0, done=True, cancelled=False, paused=False, note="",
+        )  # fmt: skip
+
+    def frontier_reports(self):
+        return tuple(imported(self._report(recipe)) for recipe in (Recipe(), W4, STUDENT, TUNED))
+
+
+@pytest.fixture
+def session(report):
+    made = Session(Bench(report))
+    made.wait(LONG)
+    yield made
+    made.close()
+
+
+def test_what_came_along_is_there_and_was_not_tried(session):
+    assert [each.recipe for each in session.imported] == [Recipe(), W4, STUDENT, TUNED]
+    assert {each.accuracy.source for each in session.imported} == {"imported"}
+    assert [each.recipe for each in session.tried] == [Recipe()]
+
+
+def test_a_recipe_without_training_is_measured_at_once(session):
+    assert not session.trains(W4)
+    session.measure_imported(W4.key)
+    assert session.wait(LONG).recipe == W4 and session.bench.learned == []
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [(STUDENT, "distillation"), (TUNED, "finetuning")])
+def test_what_has_to_learn_learns_with_its_curves_and_is_the_recipe_then(session, recipe, kind):
+    assert session.trains(recipe)
+    session.measure_imported(recipe.key)
+    assert session.wait(LONG).recipe == recipe
+    assert session.lesson == kind and session.curve
+    assert getattr(session, kind) == getattr(recipe, kind) and session.bench.learned == [getattr(recipe, kind)]
+    assert not session.trains(recipe)
+
+
+def test_a_tuned_student_learns_twice(session, report):
+    both = STUDENT.replace(finetuning=Finetuning(epochs=3))
+    session.set_trait("imported", (imported(report(both)),))
+    session.bench.learned.append(both.distillation)
+    session.measure_imported(both.key)
+    assert session.wait(LONG).recipe == both
+
+
+def test_what_did_not_come_along_is_refused(session):
+    with pytest.raises(WorkbenchError, match="came along with fake"):
+        session.measure_imported("0" * 64)
+    assert session.recipe == Recipe()
+
+
+def test_a_bench_that_brings_nothing_has_nothing(report):
+    bench = Bench(report)
+    bench.frontier_reports = tuple
+    with_nothing = Session(bench)
+    assert with_nothing.imported == ()
+    with_nothing.close()
