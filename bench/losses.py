@@ -1,11 +1,15 @@
-"""Which loss teaches most at a short budget: a student of half the width by each of them, and without a teacher.
+"""Which settings teach most at a short budget: a student of half the width by each loss, temperature and weight.
 
-python bench/losses.py [--seeds N] [--epochs N] [--threads N]
+    python bench/losses.py [--seeds K] [--epochs N] [--threads N] [--initial random model] [--labels N ...]
+
+What the defaults of `workbench.Distillation` rest on: accuracy on training images that are held out, never on test
+images, with few labels and with all of them, from random weights and from the model's.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 
 import numpy as np
@@ -15,34 +19,49 @@ import workbench as wb
 from workbench.distillation import losses
 from workbench.store import Store
 
+VARIED = {
+    "dist, temperature 1": {"loss": "dist", "temperature": 1.0},
+    "dist, temperature 4": {"loss": "dist", "temperature": 4.0},
+    "dist, weight 0.9": {"loss": "dist", "weight": 0.9},
+    "kd, temperature 4": {"loss": "kd", "temperature": 4.0},
+    "kd, weight 0.9": {"loss": "kd", "weight": 0.9},
+}
+
 
 def main() -> None:
     defaults = wb.Distillation()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=defaults.epochs)
-    parser.add_argument("--images", type=int, default=defaults.images)
+    parser.add_argument("--initial", nargs="+", choices=("random", "model"), default=["random", "model"])
+    parser.add_argument("--labels", nargs="+", type=int, default=[defaults.labels, defaults.images])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     bench = wb.zoo.load("seed-cnn", store=Store(tempfile.mkdtemp()))
-    plain = defaults.replace(epochs=options.epochs, images=options.images)
-    tried = {name: plain.replace(loss=name) for name in (*losses.LOSSES, *losses.FORMER)}
-    tried |= {f"kd + {name}": plain.replace(features=wb.Features(loss=name)) for name in losses.FEATURE_LOSSES}
+    tried: dict[str, dict[str, object]] = {name: {"loss": name} for name in (*losses.LOSSES, *losses.FORMER)}
+    tried |= VARIED | {f"+ {name}": {"features": wb.Features(loss=name)} for name in losses.FEATURE_LOSSES}
     print(
-        f"student of {plain.width:g} times the width, {plain.images:,} images of which {plain.labels} have a label, "
-        f"{plain.epochs} epochs, temperature {plain.temperature:g}, {options.seeds} seeds: accuracy on "
-        f"{len(bench.task):,} test images ± standard deviation over the seeds"
+        f"student of {defaults.width:g} times the width, {defaults.images:,} images, {options.epochs} epochs, "
+        f"temperature {defaults.temperature:g}, weight {defaults.weight:g}, loss {defaults.loss} where nothing else is "
+        f"said, {options.seeds} seeds: accuracy on held-out images ± standard deviation over the seeds"
     )
-    control: list[float] = []
-    for name, settings in tried.items():
-        found = [bench.measure(wb.Recipe(distillation=settings.replace(seed=k))) for k in range(options.seeds)]
-        told = [report.distillation for report in found if report.distillation is not None]
-        control = [each.control.value for each in told]
-        print(
-            f"  {name:16} {_percent([each.student.value for each in told])}, {told[0].seconds:.0f} s with the control"
-        )
-    print(f"  {'no teacher':16} {_percent(control)}")
+    for labels, initial in itertools.product(options.labels, options.initial):
+        print(f"{labels:,} labels, first weights: {initial}")
+        plain = defaults.replace(epochs=options.epochs, labels=labels, initial=initial)
+        controls: list[float] = []
+        for name, changes in tried.items():
+            ends = [_trained(bench, plain.replace(seed=seed, **changes)) for seed in range(options.seeds)]
+            controls = [control for _, control in ends]
+            print(f"  {name:20} {_percent([student for student, _ in ends])}", flush=True)
+        print(f"  {'no teacher':20} {_percent(controls)}", flush=True)
+
+
+def _trained(bench: wb.Bench, settings: wb.Distillation) -> tuple[float, float]:
+    """Held-out accuracy of student and control."""
+    *_, last = bench.distil(settings)
+    assert last.student is not None and last.control is not None
+    return last.student.value, last.control.value
 
 
 def _percent(values: list[float]) -> str:

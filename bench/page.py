@@ -1,4 +1,4 @@
-"""How long a viewer waits: GET of the app's page until a control can be used, with a warm kernel.
+"""How long a viewer waits: for a control that can be used, with a warm kernel; and for its answer during a training.
 
     python bench/page.py
 
@@ -19,6 +19,8 @@ import psutil
 from playwright.sync_api import Browser, sync_playwright
 
 VISITS = 5
+MOVES = 20
+MOVED_EVERY = 1.5  # seconds: a move begins when the answer to the one before was given
 WARM_UP_SECONDS = 22  # a kernel for the next viewer starts 5 s after one was taken
 FLAGS = [
     "--no-sandbox",
@@ -42,6 +44,45 @@ def visit(browser: Browser, address: str) -> tuple[float, int, int]:
     with page.expect_event("close"):
         page.close(run_before_unload=True)
     return seconds, sum(sizes), len([url for url in foreign if not url.startswith(("data:", "blob:"))])
+
+
+ANSWERED = """() => {
+    const size = document.querySelector('[data-tile="Size"]');
+    const before = size.textContent;
+    let started;
+    const start = () => { started = performance.now(); };
+    document.activeElement.addEventListener("input", start, { once: true, capture: true });
+    window.answered = new Promise((resolve) => {
+        const watch = new MutationObserver(() => {
+            if (started === undefined || size.textContent === before) return;
+            watch.disconnect();
+            requestAnimationFrame(() => resolve(performance.now() - started));
+        });
+        watch.observe(size, { subtree: true, childList: true, characterData: true });
+    });
+}"""
+
+
+def answers(browser: Browser, address: str) -> list[float]:
+    """Seconds from a move of the slider of weight bits to another size on the page, while a student learns."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(address)
+    slider = page.get_by_label("Weight bits", exact=True)
+    slider.wait_for(timeout=60_000)
+    page.get_by_role("button", name="Distil", exact=True).click()
+    page.locator(".wb-curves").get_by_text("images a second").first.wait_for(timeout=60_000)
+    slider.focus()
+    taken = []
+    for move in range(MOVES):
+        page.evaluate(ANSWERED)
+        page.keyboard.press("ArrowLeft" if move % 6 < 3 else "ArrowRight")
+        taken.append(page.evaluate("window.answered") / 1e3)
+        time.sleep(MOVED_EVERY)
+        if page.get_by_role("button", name="Distil", exact=True).is_visible():
+            break  # the training is over
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)
+    return taken
 
 
 def private_bytes(process: psutil.Process) -> int:
@@ -70,6 +111,8 @@ def main() -> None:
                     time.sleep(WARM_UP_SECONDS)
                     visits.append(visit(browser, address))
                 memory = max(map(private_bytes, psutil.Process(server.pid).children(recursive=True)))
+                time.sleep(WARM_UP_SECONDS)
+                moves = answers(browser, address)
                 browser.close()
         finally:
             server.terminate()
@@ -78,6 +121,10 @@ def main() -> None:
     print(
         f"GET -> usable control, warm kernel   median {statistics.median(times):.2f} s, "
         f"{min(times):.2f} to {max(times):.2f} s over {VISITS} first visits (budget 2.50 s)"
+    )
+    print(
+        f"slider moved -> answer, in a training  median {statistics.median(moves) * 1e3:.0f} ms, worst "
+        f"{max(moves) * 1e3:.0f} ms of {len(moves)} moves (budget 300 ms)"
     )
     print(f"memory of a kernel of its own        {memory / 1e9:.2f} GB, private to it")
     print(f"transferred over HTTP                {statistics.median(size for _, size, _ in visits) / 1e6:.2f} MB")
