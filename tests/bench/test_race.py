@@ -41,7 +41,7 @@ def case(tmp_path_factory):
 
 
 def found(ratio: tuple[float, float, float], noise: tuple[float, float, float]) -> cells.Cell:
-    return cells.Cell("openvino", {}, "peer", cells.Interval(*ratio), cells.Interval(*noise), {})
+    return cells.Cell("openvino", "none", {}, "peer", cells.Interval(*ratio), cells.Interval(*noise), {})
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,8 @@ def test_everybody_makes_the_network_from_a_bench_that_knows_nothing(case):
 
 def test_a_cell_compares_with_the_fastest_peer_and_shows_what_the_speed_costs(case):
     made = {PEER: PEER.make(case.job)}
-    cell = cells.cell(case, making.quantized(case.bench), made, batch=2, threads=1)
+    layers = {sums: making.quantized(case.bench, sums) for sums in making.RECIPES}
+    cell = cells.cell(case, layers, made, batch=2, threads=1)
     assert cell.seconds.keys() == cell.fidelity.keys() == {"ours", "quantize_static"}
     assert cell.peer == "quantize_static"
     assert cell.runtime in making.RUNTIMES
