@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -143,7 +143,7 @@ def reconstructed(
     made: dict[str, Settled] = {}
     if not steps:
         return made
-    blocks = _blocks(simulation.stages, inputs)
+    blocks = _blocks(simulation.stages, inputs, followed)
     entry = _Entry(inputs, None, None)
     for index, stages in enumerate(blocks):
         part = watch.part(index / len(blocks), (index + 1) / len(blocks))
@@ -157,12 +157,14 @@ def reconstructed(
     return made
 
 
-def _blocks(stages: Sequence[Stage], inputs: Inputs) -> list[list[Stage]]:
+def _blocks(stages: Sequence[Stage], inputs: Inputs, followed: Container[str]) -> list[list[Stage]]:
+    """Stages in blocks of at most `BLOCK_LAYERS` layers that are followed, unless one stage has more."""
     if not inputs.uniform:  # what is between two blocks cannot be kept as one tensor
         return [list(stages)]
     blocks: list[list[Stage]] = [[]]
     for stage in stages:
-        if blocks[-1] and sum(len(s.sites) for s in (*blocks[-1], stage)) > BLOCK_LAYERS:
+        own = [site for each in (*blocks[-1], stage) for site in each.sites if site in followed]
+        if blocks[-1] and len(own) > BLOCK_LAYERS:
             blocks.append([])
         blocks[-1].append(stage)
     return blocks

@@ -55,13 +55,12 @@ def outputs(network: Network, quantization: Quantization) -> dict[str, torch.Ten
     for layer in network.quantized(asked).values():
         state |= layer.parameters()
     copy.load_state_dict(state)
-    for name, layer in network.layers.items():
+    for name in (name for name, layer in network.layers.items() if layer.weight is not None):
         module = copy.get_submodule(name)
         grid = network.quantized(asked)[name].activation_grid if any(asked[name]) else None
         if grid is not None:
             module.register_forward_pre_hook(lambda _, args, grid=grid: (grid.fake_quantize(args[0]),))
         module.register_forward_hook(lambda _, __, made, name=name: found.__setitem__(name, made))
-        del layer
     with torch.inference_mode():
         copy(X.tensors[0])
     return found
