@@ -15,7 +15,8 @@ export default part("wb-history", (root, send) => {
     if (!(alone || home.contains(target)) || target.closest(TYPING)) return;
     event.preventDefault();
     event.stopPropagation();
-    (event.shiftKey ? redo : undo).click();
+    // whether or not the buttons can be pressed yet: Python knows, and they are drawn a moment later
+    send({ do: event.shiftKey ? "redo" : "undo" });
   };
   document.addEventListener("keydown", onkey, true);
   return {
