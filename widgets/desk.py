@@ -144,7 +144,7 @@ class Desk:
     @cached_property
     def imported(self) -> tuple[Report, ...]:
         """Reports that came along with the model."""
-        return tuple(getattr(self.bench, "frontier_reports", tuple)())
+        return () if self.bench is None else tuple(self.bench.frontier_reports())
 
     def file(self, report: Report) -> None:
         """Remember a complete report; the baseline also by its part."""

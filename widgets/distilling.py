@@ -172,7 +172,7 @@ class Distilling(Clocking):
     def _heard(self) -> Distillation:
         """The distillation on the screen where it has the teachers of the settings, else the settings."""
         settings, applied = self.distillation, self.recipe.distillation
-        if applied is not None and (applied.teacher, applied.others) == (settings.teacher, settings.others):
+        if applied is not None and applied.teachers == settings.teachers:
             return applied
         return settings
 

@@ -11,7 +11,8 @@ from widgets.formatting import count, percent
 from widgets.looks import section_view
 from widgets.part import Message, Part, source, text_of
 from workbench.errors import WorkbenchError
-from workbench.recipe import Distillation, Recipe
+from workbench.levers.interaction import levers
+from workbench.recipe import Distillation
 
 if TYPE_CHECKING:
     from widgets.distilling import Spoken
@@ -141,7 +142,7 @@ class Teaching(Part):
         recipe, task = session.recipe, getattr(session.bench, "task", None)
         why = {
             "confusion": "" if recipe.distillation is not None else WITHOUT["confusion"],
-            "interaction": "" if levers(recipe) > 1 else WITHOUT["interaction"],
+            "interaction": "" if len(levers(recipe)) > 1 else WITHOUT["interaction"],
         }
         compared = session.findings.get("confusion")
         return {
@@ -213,8 +214,3 @@ def _place(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise WorkbenchError(f"{name} = {value!r:.40}: a place, from 0, is needed.")
     return value
-
-
-def levers(recipe: Recipe) -> int:
-    """How many things a recipe does to the weights of a network."""
-    return sum((recipe.distillation is not None, recipe.quantization.active, recipe.finetuning is not None))

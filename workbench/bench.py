@@ -510,7 +510,7 @@ class Bench:
         return agreement_matrix(self._evaluation, recipe.distillation, teachers, self._ready(recipe, cancel), cancel)
 
     def _teachers_of(self, distillation: Distillation) -> list[Network]:
-        return [self._students.teacher(name) for name in (distillation.teacher, *distillation.others)]
+        return [self._students.teacher(name) for name in distillation.teachers]
 
     @cached_property
     def _listener(self) -> Listener:

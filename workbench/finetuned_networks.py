@@ -28,11 +28,8 @@ from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Finetuning, LayerOverride, Quantization, Recipe
 from workbench.report import Estimate
 from workbench.statistics import Resampling
-from workbench.task import Task
+from workbench.task import Task, TrainingData
 
-HELD_OUT = 2000
-"""Of the last training examples at most, and a tenth of them at most: the curve and the choice of the best weights
-rest on them, never on test examples."""
 SHOWN = 1000
 """Held-out examples of each point of the curve; the last point rests on all."""
 BATCH = 100
@@ -73,11 +70,11 @@ class FinetunedNetworks:
     @property
     def available(self) -> int:
         """Training examples beside the held-out ones; 0 where nothing can be trained."""
-        return 0 if self._task.training is None else self._task.training.size - self._held_out
+        return 0 if self._task.training is None else self._training.size - self._training.held_out
 
     @property
-    def _held_out(self) -> int:
-        return 0 if self._task.training is None else min(HELD_OUT, -(-self._task.training.size // 10))
+    def _training(self) -> TrainingData:
+        return self._task.training  # type: ignore[return-value]  # looked at first
 
     def check(self, recipe: Recipe, network: Network) -> None:
         """Whether a recipe can be fine-tuned.
@@ -102,7 +99,7 @@ class FinetunedNetworks:
         if settings.images > self.available:
             raise RecipeError(
                 f"finetuning.images = {settings.images}: the task has {self.available:,} to train on, beside "
-                f"{self._held_out:,} that are held out."
+                f"{self._training.held_out:,} that are held out."
             )
         if settings.teacher is not None and settings.teacher not in self._teachers:
             raise RecipeError(
@@ -216,7 +213,7 @@ class FinetunedNetworks:
     def _lesson(
         self, settings: Finetuning, base: Network, twin: Twin, widths: list[Widths], cancel: threading.Event | None
     ) -> Lesson:
-        read, targets = self._task.training.tensors  # type: ignore[union-attr]
+        read, targets = self._training.tensors
         everything = Inputs.of(read, "training inputs").single()
         inputs, output = everything[: settings.images], self._task.output
         batch = min(BATCH, base.batch)
@@ -224,7 +221,7 @@ class FinetunedNetworks:
         metric = self._task.metrics_for(reference.example)[0]
         classes = isinstance(metric, TopK) and reference.example.dim() == 2
         told = targets if classes and self._task.targets is not None and _are_classes(targets) else None
-        held = slice(len(everything) - self._held_out, None)
+        held = slice(len(everything) - self._training.held_out, None)
         kept = everything[held]
         scored = self._task.targets is not None
         wanted = targets[held] if scored else _Outputs(base, kept, batch, cancel).all()

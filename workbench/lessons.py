@@ -17,11 +17,7 @@ from workbench.errors import RecipeError
 from workbench.metrics import TopK
 from workbench.network import Network
 from workbench.recipe import Distillation
-from workbench.task import Task
-
-HELD_OUT = 2000
-"""Of the last training examples at most, and a tenth of them at most: curves and the choice of the best weights rest on
-them, never on test examples."""
+from workbench.task import HELD_OUT, Task
 
 
 class Lessons:
@@ -41,11 +37,7 @@ class Lessons:
         """Training examples beside those that are held out; 0 where no student can be trained."""
         if self._task.training is None or len(self._task.inputs.columns) > 1:
             return 0
-        return self._task.training.size - self._held_out
-
-    @property
-    def _held_out(self) -> int:
-        return 0 if self._task.training is None else min(HELD_OUT, -(-self._task.training.size // 10))
+        return self._task.training.size - self._task.training.held_out
 
     @cached_property
     def goal(self) -> Goal:
@@ -103,7 +95,7 @@ class Lessons:
     def validation(self, teachers: Sequence[Teacher]) -> tuple[Tensor, Tensor]:
         """Held-out inputs and what is right for them: the targets, or else what the teachers say."""
         inputs, targets = self._tensors
-        rest = slice(len(inputs) - self._held_out, None)
+        rest = slice(len(inputs) - self._task.training.held_out, None)  # type: ignore[union-attr]
         if self.has_targets:
             return inputs[rest], targets[rest]
         classes = self.goal.classes

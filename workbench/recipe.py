@@ -375,6 +375,11 @@ class Distillation(Value):
         return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
     @property
+    def teachers(self) -> tuple[str, ...]:
+        """All who teach, by name."""
+        return (self.teacher, *self.others)
+
+    @property
     def label(self) -> str:
         """A short name of the student: ``student ×0.5``, ``student depth ×0.5``, ``soup of 3 student separable``."""
         return self._form if self.soup == 1 else f"soup of {self.soup} {self._form}"

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from html import escape
 
+from workbench.report import Estimate, MetricInfo
+
 
 class Tabular(ABC):
     """A result that prints as a table, in plain text and in a notebook."""
@@ -27,6 +29,19 @@ class Tabular(ABC):
     def _said(self) -> list[str]:
         """Sentences below."""
         return []
+
+
+def interval(estimate: Estimate, metric: MetricInfo, of_a_share: str) -> str:
+    """``1.25 points (1.02 … 1.48)``.
+
+    Args:
+        estimate: In the metric's unit.
+        metric: What it is of.
+        of_a_share: What a hundredth is called where the metric is a share: ``%`` or ``points``.
+    """
+    scale, unit = (100, of_a_share) if metric.share else (1, metric.unit)
+    value, low, high = (f"{scale * each:.2f}" for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} {unit} ({low} … {high})".replace("  ", " ")
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:

@@ -37,6 +37,10 @@ CALIBRATION_SHARE = 10
 """Where no calibration data is given, one example in as many is set aside for it and not evaluated."""
 
 
+HELD_OUT = 2000
+"""Training examples at most, and a tenth of them at most, that nothing is learned from."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """Examples to learn from, read when a student is first trained: most viewers never train one."""
@@ -46,6 +50,12 @@ class TrainingData:
     read: Callable[[], tuple[Tensor, Tensor]]
     """Gives inputs, shape (size, ...), and what is right for them: class indices, shape (size,), or numbers, shape
     (size, ...); of shape (size, 0) where nothing is."""
+
+    @property
+    def held_out(self) -> int:
+        """How many of the last examples nothing is learned from: curves and the choice of the best weights rest on
+        them, never on test examples."""
+        return min(HELD_OUT, -(-self.size // 10))
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:

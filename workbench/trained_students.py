@@ -105,7 +105,24 @@ class TrainedStudents:
         Raises:
             WorkbenchError: It does not take the model's inputs, or returns other classes.
         """
-        return self._teacher(name)
+        if name not in self._networks:
+            made = self._teachers[name]
+            module = made if isinstance(made, nn.Module) else made()
+            try:
+                network = self._network(module)
+            except WorkbenchError as error:
+                takes = tuple(self._base.example.tensors[0].shape[1:])
+                raise WorkbenchError(
+                    f"The teacher {name!r} cannot teach here. {error} The model takes {takes} per example."
+                ) from error
+            theirs, ours = (tuple(each.call(self._base.example).shape) for each in (network, self._base))
+            if theirs != ours:
+                raise WorkbenchError(
+                    f"The teacher {name!r} returns {theirs[1:]} per example and the model {ours[1:]}; "
+                    "both need the same classes."
+                )
+            self._networks[name] = network
+        return self._networks[name]
 
     def found(self, settings: Distillation) -> TrainedStudent | None:
         """The trained student where it is there; nothing is trained."""
@@ -131,7 +148,7 @@ class TrainedStudents:
         """
         self._require_names(settings)
         self._lessons.require_module()
-        teacher = self._teacher(settings.teacher)
+        teacher = self.teacher(settings.teacher)
         example, copied = self._base.example[:1], settings.initial == "model"
         return info(self._made(settings), self._base.original, teacher.original, example, copied, profile)
 
@@ -147,7 +164,7 @@ class TrainedStudents:
         losses.get_feature_loss(features.loss)
         if features.pairs:
             return dict(features.pairs)
-        teacher = copy.deepcopy(self._teacher(settings.teacher).original)  # others may run it meanwhile
+        teacher = copy.deepcopy(self.teacher(settings.teacher).original)  # others may run it meanwhile
         return proposed(
             features.loss, shapes(self._made(settings).module, self._example), shapes(teacher, self._example)
         )
@@ -302,31 +319,11 @@ class TrainedStudents:
         )
 
     def _asked(self, settings: Distillation) -> list[Asked]:
-        networks = [self._teacher(name) for name in (settings.teacher, *settings.others)]
+        networks = [self.teacher(name) for name in settings.teachers]
         return [Asked(network.key, network.original) for network in networks]
 
-    def _teacher(self, name: str) -> Network:
-        if name not in self._networks:
-            made = self._teachers[name]
-            module = made if isinstance(made, nn.Module) else made()
-            try:
-                network = self._network(module)
-            except WorkbenchError as error:
-                takes = tuple(self._base.example.tensors[0].shape[1:])
-                raise WorkbenchError(
-                    f"The teacher {name!r} cannot teach here. {error} The model takes {takes} per example."
-                ) from error
-            theirs, ours = (tuple(each.call(self._base.example).shape) for each in (network, self._base))
-            if theirs != ours:
-                raise WorkbenchError(
-                    f"The teacher {name!r} returns {theirs[1:]} per example and the model {ours[1:]}; "
-                    "both need the same classes."
-                )
-            self._networks[name] = network
-        return self._networks[name]
-
     def _path(self, settings: Distillation) -> Path:
-        teachers = " ".join(self._teacher(name).key for name in (settings.teacher, *settings.others))
+        teachers = " ".join(self.teacher(name).key for name in settings.teachers)
         told: tuple[str, ...] = (MADE_BY, settings.model_dump_json(), self._base.key, teachers, self._task.training_key)
         if settings.student is not None:
             told = (*told, self._own_key(settings))
@@ -353,7 +350,7 @@ class TrainedStudents:
         return trained
 
     def _assembled(self, settings: Distillation, trained: Trained) -> TrainedStudent:
-        networks = {"teacher": self._teacher(settings.teacher)}
+        networks = {"teacher": self.teacher(settings.teacher)}
         for name, state in (("student", trained.student_state), ("control", trained.control_state)):
             module = self._made(settings).module
             module.load_state_dict(state)

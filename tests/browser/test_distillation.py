@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from playwright.sync_api import Locator, Page, expect
-from waiting import SECONDS, now, settled
+from waiting import SECONDS, now, settled, too_small
 
 GROW = """(before) => {
     const paths = [...document.querySelectorAll(".wb-curves :is(.wb-line-student, .wb-line-control)")];
@@ -127,12 +127,6 @@ def test_where_they_differ_and_what_was_tried_can_be_looked_into(page: Page, app
     # and all of it on a phone
     page.set_viewport_size({"width": 390, "height": 844})
     panel.locator("summary").click()
-    small = page.evaluate(
-        """() => [...document.querySelectorAll('.wb-distillation, .wb-teaching')]
-            .flatMap((card) => [...card.querySelectorAll('button, select, input, summary')])
-            .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 39.5)
-            .map((e) => e.outerHTML.slice(0, 80))"""
-    )
-    assert small == []
+    assert too_small(page, ".wb-distillation, .wb-teaching") == []
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
     assert not faults, faults

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from playwright.sync_api import Page, expect
-from waiting import SECONDS, now, settled
+from waiting import SECONDS, now, settled, too_small
 
 
 def lost(page: Page) -> float:
@@ -66,13 +66,7 @@ def test_the_finer_points_are_folded_and_in_reach_of_the_keyboard(instrument: Pa
     expect(page.get_by_label("Group size", exact=True)).to_be_hidden()
     page.set_viewport_size({"width": 390, "height": 844})
     page.locator(".wb-finetuning summary").click()
-    small = page.evaluate(
-        """() => [...document.querySelectorAll('.wb-quantization, .wb-finetuning')]
-            .flatMap((card) => [...card.querySelectorAll('button, select, input, summary')])
-            .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 39.5)
-            .map((e) => e.outerHTML.slice(0, 80))"""
-    )
-    assert small == []
+    assert too_small(page, ".wb-quantization, .wb-finetuning") == []
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
     assert not faults, faults
 

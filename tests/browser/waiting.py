@@ -1,4 +1,4 @@
-"""What tests of the whole page wait for."""
+"""What tests of the whole page wait for and look at."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def settled(page: Page) -> None:
 def now(page: Page) -> Locator:
     """The row of the recipe on the screen among those that were tried."""
     return page.locator('.wb-tried tr[aria-current="true"]')
+
+
+def too_small(page: Page, cards: str) -> list[str]:
+    """Controls in some cards, a CSS selector, that are lower than a finger needs."""
+    found: list[str] = page.evaluate(
+        """(cards) => [...document.querySelectorAll(cards)]
+            .flatMap((card) => [...card.querySelectorAll('button, select, input, summary')])
+            .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 39.5)
+            .map((e) => e.outerHTML.slice(0, 80))""",
+        cards,
+    )
+    return found

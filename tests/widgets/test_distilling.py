@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from small_bench import LONG, until
+from small_bench import LONG, Gate, Quiet, until
 
 from widgets.lessons import SEEDS
 from widgets.session import Session
@@ -31,7 +31,7 @@ class Task:
         return 50
 
 
-class Bench:
+class Bench(Quiet):
     """`at` is called before every step of anything, and may wait or raise."""
 
     name, description, training_images, task = "fake", "a fake", 5_000, Task()
@@ -49,21 +49,6 @@ class Bench:
     def check(self, recipe):
         if recipe.distillation is not None and recipe.distillation.images > self.training_images:
             raise RecipeError("distillation.images: too many")
-
-    def known(self, recipe):
-        return None
-
-    def teachers(self):
-        return (SimpleNamespace(name="teacher-cnn", reason=None),)
-
-    def preflight_stream(self, cancel=None):
-        return iter(())
-
-    def predictable(self, recipe):
-        return False
-
-    def sensitivity_stream(self, quantization=None, cancel=None):
-        return iter(())
 
     def follow(self, recipe, cancel=None, progress=None):
         self.at("measuring", recipe, cancel)
@@ -118,19 +103,6 @@ class Bench:
         self.asked.append((what, of))
         self.threads.add(threading.current_thread())
         self.at(what, of, None)
-
-
-class Gate:
-    """Holds a bench at one step until it is opened, or cancelled."""
-
-    def __init__(self, what, step):
-        self.where, self.reached, self.open = (what, step), threading.Event(), threading.Event()
-
-    def __call__(self, what, step, cancel):
-        if (what, step) == self.where:
-            self.reached.set()
-            while not self.open.is_set() and not (cancel is not None and cancel.is_set()):
-                time.sleep(0.002)
 
 
 @pytest.fixture

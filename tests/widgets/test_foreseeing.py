@@ -35,7 +35,7 @@ class Bench:
         self.known_methods, self.asked, self.during = set(), 0, []
         self.refuses, self.busy = False, False
 
-    runtimes = devices = teachers = lambda self: ()
+    runtimes = devices = teachers = frontier_reports = lambda self: ()
     check = known = lambda self, recipe: None
     distilled = lambda self, distillation: True  # noqa: E731
 

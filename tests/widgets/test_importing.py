@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from small_bench import LONG
+from small_bench import LONG, Quiet
 
 from widgets.session import Session
 from workbench import statistics
@@ -18,7 +18,7 @@ STUDENT = W4.replace(distillation=Distillation(width=0.25, initial="model", labe
 TUNED = W4.replace(finetuning=Finetuning(epochs=2))
 
 
-class Bench:
+class Bench(Quiet):
     """Measures at once; what was trained is noted."""
 
     name, description, training_images = "fake", "a fake", 20_000
@@ -35,21 +35,6 @@ class Bench:
 
     def check(self, recipe):
         pass
-
-    def known(self, recipe):
-        return None
-
-    def preflight_stream(self, cancel=None):
-        return iter(())
-
-    def predictable(self, recipe):
-        return False
-
-    def sensitivity_stream(self, quantization=None, cancel=None):
-        return iter(())
-
-    def teachers(self):
-        return (SimpleNamespace(name="teacher-cnn", reason=None),)
 
     def distilled(self, settings):
         return settings in self.learned

@@ -200,7 +200,7 @@ def test_layers_that_cannot_be_set_say_why_and_do_not_keep_the_others_from_it(se
 def test_a_group_is_one_step_of_the_history(send):
     class Bench:
         name, description, layers, training_images = "encoder", "", BLOCKS, 0
-        runtimes = devices = teachers = lambda self: ()
+        runtimes = devices = teachers = frontier_reports = lambda self: ()
         check = lambda self, recipe: None  # noqa: E731
         known = lambda self, recipe: None  # noqa: E731
 

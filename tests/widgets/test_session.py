@@ -108,6 +108,9 @@ class FakeBench:
     def preflight_stream(self, cancel=None):
         yield from self.looks
 
+    def frontier_reports(self):
+        return ()
+
     def follow(self, recipe, cancel=None, progress=None):
         self.check(recipe)
         if recipe.key in self.store:

@@ -9,9 +9,9 @@ from widgets.agreement_matrix import MOST_CLASSES, matrix_view
 from widgets.clocking import Finding
 from widgets.distilling import Spoken
 from widgets.interaction import interaction_view
-from widgets.teaching import ROW, Teaching, differing_view, levers, spoken_view
+from widgets.teaching import ROW, Teaching, differing_view, spoken_view
 from workbench import Task
-from workbench.levers.interaction import Interaction, Lever
+from workbench.levers.interaction import Interaction, Lever, levers
 from workbench.levers.teaching import AgreementMatrix, Differing, Softened
 from workbench.recipe import Distillation, Finetuning, Quantization, Recipe
 from workbench.report import Estimate
@@ -166,7 +166,7 @@ def test_what_cannot_be_looked_at_says_why(session):
     assert [bool(section["why"]) for section in part.draw()["sections"]] == [False, True]
     s.recipe = BOTH
     assert not any(section["why"] for section in part.draw()["sections"])
-    assert levers(BOTH.replace(finetuning=Finetuning())) == 3
+    assert levers(BOTH.replace(finetuning=Finetuning())) == ("student", "quantization", "fine-tuning")
 
 
 def test_its_buttons(session, send, task):

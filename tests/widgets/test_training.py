@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
+from small_bench import LONG, Gate, Quiet, until
 
 from widgets.choosing import BUDGETS
 from widgets.session import Session
@@ -15,12 +15,11 @@ from workbench.choosing import Choice
 from workbench.errors import Cancelled, RecipeError, WorkbenchError
 from workbench.recipe import Finetuning, Quantization, Recipe
 
-LONG = 20  # seconds: a guard against hanging, never what a test is about
 METHODS = ("quantease", "gptq", "adaround")
 W3 = Recipe(quantization=Quantization(weight_bits=3, activation_bits=8))
 
 
-class Bench:
+class Bench(Quiet):
     """Deterministic reports. `at` is called before every step and may wait or raise."""
 
     description, training_images = "a fake", 5_000
@@ -39,18 +38,6 @@ class Bench:
     def check(self, recipe):
         if recipe.quantization.scheme == "mx":
             raise RecipeError("no blocks here")
-
-    def known(self, recipe):
-        return None
-
-    def preflight_stream(self, cancel=None):
-        return iter(())
-
-    def predictable(self, recipe):
-        return False
-
-    def sensitivity_stream(self, quantization=None, cancel=None):
-        return iter(())
 
     def finetuned(self, recipe):
         return recipe.key in self.trained
@@ -106,19 +93,6 @@ class Bench:
                 return
 
 
-class Gate:
-    """Holds a bench at one step until it is opened, or cancelled."""
-
-    def __init__(self, what, step):
-        self.where, self.reached, self.open = (what, step), threading.Event(), threading.Event()
-
-    def __call__(self, what, step, cancel):
-        if (what, step) == self.where:
-            self.reached.set()
-            while not self.open.is_set() and not (cancel is not None and cancel.is_set()):
-                time.sleep(0.002)
-
-
 @pytest.fixture
 def bench(report):
     return Bench(report)
@@ -135,13 +109,6 @@ def session(bench):
 def held(session, bench, what, step):
     gate = bench.at = Gate(what, step)
     return gate
-
-
-def until(condition):
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_slow_rounding_is_told_and_can_be_cancelled(session, bench):

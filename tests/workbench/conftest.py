@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 
 import workbench as wb
 from workbench.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))  # `quarters`
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,13 +65,15 @@ class Answers:
         """
         found = []
         for looked_at in _looks(settings, inputs):
-            known = [self._one(teacher, looked_at, cancel, classes=classes) for teacher in teachers]
+            data = fingerprint(looked_at)
+            known = [self._one(teacher, looked_at, data, cancel, classes=classes) for teacher in teachers]
             together = mean_of([each.logits for each in known], settings.temperature if classes else None)
-            found.append(TeacherLogits(together, known[0].inputs))
+            found.append(TeacherLogits(together, data))
         return found
 
-    def _one(self, teacher: Teacher, inputs: Tensor, cancel: threading.Event | None, *, classes: bool) -> TeacherLogits:
-        data = fingerprint(inputs)
+    def _one(
+        self, teacher: Teacher, inputs: Tensor, data: str, cancel: threading.Event | None, *, classes: bool
+    ) -> TeacherLogits:
         name = hashlib.sha256(f"{teacher.key} {data}".encode()).hexdigest()
         path = self._folder / f"{name}.safetensors"
         known = TeacherLogits.load(path, teacher.key)

@@ -63,16 +63,22 @@ class TeacherLogits:
         Raises:
             TaskError: They do not belong together.
         """
-        if self.logits.dim() != 2 or len(self.logits) != len(inputs):
-            raise TaskError(
-                f"teacher logits: shape ({len(inputs)}, classes) is needed, one row per training input; "
-                f"these are {tuple(self.logits.shape)}."
-            )
+        self._require_rows(inputs)
         if self.inputs != fingerprint(inputs):
             raise TaskError(
                 "teacher logits: they were computed from other inputs than those to train on, or from the same in "
                 "another order. Compute them again: teacher_logits(teacher, inputs)."
             )
+        self._require_finite()
+
+    def _require_rows(self, inputs: Tensor) -> None:
+        if self.logits.dim() != 2 or len(self.logits) != len(inputs):
+            raise TaskError(
+                f"teacher logits: shape ({len(inputs)}, classes) is needed, one row per training input; "
+                f"these are {tuple(self.logits.shape)}."
+            )
+
+    def _require_finite(self) -> None:
         if not torch.isfinite(self.logits).all():
             bad = int((~torch.isfinite(self.logits)).any(1).nonzero()[0])
             raise TaskError(f"teacher logits: those of input {bad} hold NaN or infinity; this teacher cannot teach.")
@@ -161,5 +167,6 @@ def mean_of(said: Sequence[Tensor], temperature: float | None) -> Tensor:
 
 def _bound(said: Tensor, inputs: Tensor) -> TeacherLogits:
     known = TeacherLogits(said, fingerprint(inputs))
-    known.require(inputs)
+    known._require_rows(inputs)  # what they were computed from is not asked: from these, a moment ago
+    known._require_finite()
     return known

@@ -16,7 +16,7 @@ from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec
 from workbench.recipe import Quantization, Recipe
 from workbench.report import Estimate, MetricInfo
-from workbench.tables import Tabular
+from workbench.tables import Tabular, interval
 
 Name = Literal["student", "quantization", "fine-tuning"]
 SAME = "not distinguishable from the sum"
@@ -105,13 +105,21 @@ class Interaction(Tabular, _Frozen):
         return ("lever", "loses", "size", "times smaller"), rows
 
     def _row(self, drop: Estimate, size: Estimate | None, factor: float | None) -> tuple[str, str, str]:
-        scale, unit = (100, "points") if self.metric.share else (1, self.metric.unit)
-        value, low, high = (f"{each * scale:.2f}" for each in (drop.value, drop.low, drop.high))
-        told = f"{value} {unit} ({low} … {high})".replace("  ", " ")
+        told = interval(drop, self.metric, "points")
         return told, f"{size.value / 1e3:,.1f} kB" if size else "", f"{factor:.2f}×" if factor else ""
 
     def _said(self) -> list[str]:
         return [NOT_ALONE] if self.recipe.finetuning is not None else []
+
+
+def levers(recipe: Recipe) -> tuple[Name, ...]:
+    """What a recipe does to the weights of a model, in the order in which it is done."""
+    there: dict[Name, bool] = {
+        "student": recipe.distillation is not None,
+        "quantization": recipe.quantization.active,
+        "fine-tuning": recipe.finetuning is not None,
+    }
+    return tuple(name for name, used in there.items() if used)
 
 
 class _Part(NamedTuple):
@@ -193,22 +201,21 @@ def taken_apart(
 
 def _parts(recipe: Recipe) -> Sequence[_Part]:
     """The levers, in the order in which they are measured."""
-    parts: list[_Part] = []
-    if recipe.distillation is not None:
-        alone = recipe.replace(quantization=Quantization(), finetuning=None)
-        parts.append(_Part("student", alone.label, alone, 0))
-    if recipe.quantization.active:
-        alone = recipe.replace(distillation=None, finetuning=None)
-        parts.append(_Part("quantization", alone.label, alone, 0))
-    if recipe.finetuning is not None:
-        parts.append(_Part("fine-tuning", "fine-tuned", recipe.replace(distillation=None), len(parts)))
-    if len(parts) < 2:
-        only = f"{parts[0].name} alone" if parts else "nothing"
+    names = levers(recipe)
+    if len(names) < 2:
+        only = f"{names[0]} alone" if names else "nothing"
         raise RecipeError(
             f"interaction: the recipe has {only}; at least two levers of a student, a quantization and a fine-tuning "
             "are needed for one to change what another does."
         )
-    return parts
+    student = recipe.replace(quantization=Quantization(), finetuning=None)
+    grids = recipe.replace(distillation=None, finetuning=None)
+    parts = {
+        "student": _Part("student", student.label, student, 0),
+        "quantization": _Part("quantization", grids.label, grids, 0),
+        "fine-tuning": _Part("fine-tuning", "fine-tuned", recipe.replace(distillation=None), len(names) - 1),
+    }
+    return [parts[name] for name in names]
 
 
 def _next(parts: Sequence[_Part], number: int) -> str:

@@ -15,7 +15,7 @@ from workbench.network import Network
 from workbench.recipe import Distillation
 from workbench.report import Comparison, Estimate, MetricInfo
 from workbench.statistics import repeated
-from workbench.tables import Tabular
+from workbench.tables import Tabular, interval
 from workbench.trained_students import TrainedStudents
 
 MOST_SEEDS = 10
@@ -83,9 +83,7 @@ class SeedStudy(Tabular):
         return ("seed", "with teacher", "control", "difference"), rows
 
     def _worded(self, estimate: Estimate) -> str:
-        factor, unit = (100, "%") if self.metric.share else (1, self.metric.unit)
-        value, low, high = (f"{factor * each:.2f}" for each in (estimate.value, estimate.low, estimate.high))
-        return f"{value} {unit} ({low} … {high})".replace("  ", " ")
+        return interval(estimate, self.metric, "%")
 
 
 def verdict(difference: Estimate) -> str:

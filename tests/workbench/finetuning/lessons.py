@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from quarters import data, learned
+from torch import nn
 
 import workbench as wb
 from workbench import Finetuning, Quantization, Recipe, Task
@@ -16,29 +17,13 @@ RECIPE = Recipe(
 )
 
 
-def data(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noisy pictures with a bright quarter; which one is the class."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=generator)
-    pictures = torch.randn(n, 1, 8, 8, generator=generator)
-    for label, (top, left) in enumerate(((0, 0), (0, 4), (4, 0), (4, 4))):
-        pictures[labels == label, :, top : top + 4, left : left + 4] += 0.7
-    return pictures, labels
-
-
 def network() -> nn.Module:
     """Trained for a moment, always the same."""
     torch.manual_seed(1)
     model = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(384, 8), nn.ReLU(), nn.Linear(8, 4)
     )
-    pictures, labels = data(600, 3)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(40):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(pictures), labels).backward()
-        optimizer.step()
-    return model.eval()
+    return learned(model, steps=40, rate=3e-3)
 
 
 def bench(store: Store, model: nn.Module | None = None, **teachers: nn.Module) -> wb.Bench:

@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_best_weights(store: Store) ->
 
 CHILD = """
 import sys, torch
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{tests!r}, {shared!r}]
 torch.set_num_threads(1)
 from lessons import RECIPE, bench
 from workbench.store import Store
@@ -113,7 +113,13 @@ for progress in bench(Store({folder!r})).finetune(RECIPE):
 
 def test_after_a_kill_it_goes_on_from_its_last_epoch_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))],
+        [
+            sys.executable,
+            "-c",
+            CHILD.format(
+                tests=str(Path(__file__).parent), shared=str(Path(__file__).parents[1]), folder=str(tmp_path / "killed")
+            ),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,10 +9,7 @@ import workbench as wb
 from workbench.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
-from in_this_process import trained_here
 from lever_bench import bench
-
-__all__ = ["trained_here"]
 
 
 @pytest.fixture
