@@ -57,6 +57,7 @@ $(VENV)/.lab: $(VENV)/.app
 
 $(VENV)/.test: $(VENV)/.app
 	@$(INSTALL) -e ".[test,dev]"
+	@$(INSTALL) --no-deps torchdistill  # the tests want its losses alone, which do without the torchvision that it asks for
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
