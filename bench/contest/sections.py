@@ -17,7 +17,7 @@ import workbench as wb
 from contest import ours, pictures
 from contest.results import Kept, Result
 from contest.table import Table, Target
-from workbench.finetuned_networks import HELD_OUT
+from workbench.task import HELD_OUT
 
 Maker = Callable[[], Result]
 SIZE = 512
