@@ -52,7 +52,8 @@ ANSWERED = """() => {
     let started;
     const start = () => { started = performance.now(); };
     document.activeElement.addEventListener("input", start, { once: true, capture: true });
-    window.answered = new Promise((resolve) => {
+    window.answered = new Promise((resolve, reject) => {
+        setTimeout(() => reject(new Error("the size on the page did not change within 10 s")), 10_000);
         const watch = new MutationObserver(() => {
             if (started === undefined || size.textContent === before) return;
             watch.disconnect();
@@ -75,7 +76,7 @@ def answers(browser: Browser, address: str) -> list[float]:
     taken = []
     for move in range(MOVES):
         page.evaluate(ANSWERED)
-        page.keyboard.press("ArrowLeft" if move % 6 < 3 else "ArrowRight")
+        page.keyboard.press("ArrowLeft" if move % 4 < 2 else "ArrowRight")  # 4, 3, 2, 3, 4 bits
         taken.append(page.evaluate("window.answered") / 1e3)
         time.sleep(MOVED_EVERY)
         if page.get_by_role("button", name="Distil", exact=True).is_visible():
