@@ -176,7 +176,7 @@ export default part("wb-card wb-layers", (root, send) => {
     else if (event.key.toLowerCase() === "a" && (event.ctrlKey || event.metaKey)) { order.forEach((key) => chosen.add(key)); draw(); }
     else if (event.key === "Escape" && chosen.size) { chosen.clear(); draw(); }
     else if (event.ctrlKey || event.metaKey || event.altKey) return;
-    else if (/^[2-8]$/.test(event.key)) ask(targets(), Number(event.key));
+    else if (/^[1-8]$/.test(event.key)) ask(targets(), Number(event.key));
     else if (event.key === "0" || event.key.toLowerCase() === "f") ask(targets(), null);
     else if (event.key === "Delete" || event.key === "Backspace") send({ do: "reset", names: targets() });
     else if (event.key === "ArrowRight" && onRow && row.names && !isOpen(active)) fold(active, true);
@@ -327,7 +327,7 @@ export default part("wb-card wb-layers", (root, send) => {
     });
     for (const button of toggle.children) set(button, { "aria-pressed": String(button.dataset.field === field) });
     const some = chosen.size ? targets().length : 0;
-    set(hint, { text: view.proposing ? "Dashed: proposed. Bits that you set here change the proposal." : some > 1 ? `${some} layers selected: a digit sets them all.` : "↑↓ to move, 2–8 to set, 0 for fp32. Shift selects several." });
+    set(hint, { text: view.proposing ? "Dashed: proposed. Bits that you set here change the proposal." : some > 1 ? `${some} layers selected: a digit sets them all.` : "↑↓ to move, 1–8 to set, 0 for fp32. Shift selects several." });
     set(reset, { hidden: Boolean(view.proposing), disabled: !view.changed, text: chosen.size ? "Reset selected" : "Reset layers" });
   }
 

@@ -10,7 +10,7 @@ from widgets.deployment_panel import with_value
 from widgets.formatting import SPACE, count
 from widgets.methods import WORDS, refused, said, values
 from widgets.part import Message, Part, changes_of, source
-from workbench.recipe import MAX_BITS, MIN_BITS, Quantization
+from workbench.recipe import MAX_BITS, MIN_BITS, MIN_WEIGHT_BITS, Quantization
 
 if TYPE_CHECKING:
     from workbench.choosing import Choice
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 FIELDS = ("weight_bits", "activation_bits", "group_size", *WORDS)
 FINER = ("scheme", "granularity", "group_size", "range", "equalize", "sums")
 """What is folded away."""
-BITS = [*range(MIN_BITS, MAX_BITS + 1), None]
 GROUPS = (8, 16, 32, 64, 128, 256)
 Refused = Mapping[str, Mapping[Any, str]]
 
 
-def bits_view(bits: int | None) -> dict[str, Any]:
-    """A slider from 2 bits to floating point."""
+def bits_view(bits: int | None, least: int) -> dict[str, Any]:
+    """A slider from the fewest bits to floating point."""
+    values = [*range(least, MAX_BITS + 1), None]
     return {
-        "values": BITS,
-        "texts": [str(b or "fp32") for b in BITS],
-        "spoken": [f"{b} bits" if b else "floating point" for b in BITS],
+        "values": values,
+        "texts": [str(b or "fp32") for b in values],
+        "spoken": [f"{b} bit{'s' if b > 1 else ''}" if b else "floating point" for b in values],
         "value": bits,
     }
 
@@ -94,8 +94,8 @@ def quantization_view(
     why += sorted({reason for of_field in reasons.values() for reason in of_field.values()})
     return {
         "remark": "all layers" if not differing else f"{differing} layer{'s' if differing > 1 else ''} set apart",
-        "weight_bits": bits_view(quantization.weight_bits),
-        "activation_bits": bits_view(quantization.activation_bits),
+        "weight_bits": bits_view(quantization.weight_bits, MIN_WEIGHT_BITS),
+        "activation_bits": bits_view(quantization.activation_bits, MIN_BITS),
         **{
             field: choice_view(field, quantization, reasons.get(field, {}), field == "method" or not naive)
             for field in WORDS

@@ -77,7 +77,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("model", help="a name of the zoo, such as seed-cnn")
     parser.add_argument("--recipe", metavar="FILE", help="a recipe as JSON; the options below change it")
-    parser.add_argument("--weight-bits", type=int, metavar="N", help="2 to 8")
+    parser.add_argument("--weight-bits", type=int, metavar="N", help="1 to 8")
     parser.add_argument("--activation-bits", type=int, metavar="N", help="2 to 8")
     for name in ("method", "scheme", "granularity", "range", "correction"):
         offered = get_args(Quantization.model_fields[name].annotation)

@@ -28,7 +28,7 @@ from pydantic import (
 
 from workbench.errors import RecipeError
 
-MIN_BITS, MAX_BITS = 2, 8
+MIN_WEIGHT_BITS, MIN_BITS, MAX_BITS = 1, 2, 8
 
 
 class FrozenDict(dict[str, Any]):
@@ -55,17 +55,21 @@ def _whole(value: Any) -> Any:
         raise ValueError("a whole number is needed") from None
 
 
-def _bits(value: Any) -> Any:
-    try:
-        value = _whole(value)
-    except ValueError:
-        value = -1
-    if value is not None and not MIN_BITS <= value <= MAX_BITS:
-        raise ValueError(f"allowed are whole numbers from {MIN_BITS} to {MAX_BITS}, or None for no quantization")
-    return value
+def _bits_from(least: int) -> BeforeValidator:
+    def checked(value: Any) -> Any:
+        try:
+            value = _whole(value)
+        except ValueError:
+            value = -1
+        if value is not None and not least <= value <= MAX_BITS:
+            raise ValueError(f"allowed are whole numbers from {least} to {MAX_BITS}, or None for no quantization")
+        return value
+
+    return BeforeValidator(checked)
 
 
-Bits = Annotated[int | None, BeforeValidator(_bits)]
+Bits = Annotated[int | None, _bits_from(MIN_BITS)]
+WeightBits = Annotated[int | None, _bits_from(MIN_WEIGHT_BITS)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]{0,99}$")]
@@ -137,7 +141,7 @@ class LayerOverride(Value):
     quantization off for the layer.
     """
 
-    weight_bits: Bits = None
+    weight_bits: WeightBits = None
     activation_bits: Bits = None
     scheme: Scheme | None = None
     """Grid of the layer's weights; None is as good as left out."""
@@ -164,15 +168,16 @@ def _freeze(layers: Mapping[str, Any]) -> FrozenDict:
 
 
 class Quantization(Value):
-    """How weights and activations are put on a grid of 2 to 8 bits.
+    """How weights are put on a grid of 1 to 8 bits, and activations on one of 2 to 8.
 
     Example:
         >>> Quantization(weight_bits=4, activation_bits=8, layers={"fc2": {"weight_bits": 8}})
         Quantization(weight_bits=4, activation_bits=8, layers={'fc2': LayerOverride(weight_bits=8)})
     """
 
-    weight_bits: Bits = None
-    """Bits per weight; None leaves the weights in floating point."""
+    weight_bits: WeightBits = None
+    """Bits per weight; None leaves the weights in floating point. At 1, a weight is its scale with either sign, or one
+    of the two values of a codebook; other schemes need 2."""
     activation_bits: Bits = None
     """Bits per activation at the input of each quantized layer; None leaves them in floating point."""
     method: Literal["nearest", "naive", "gptq", "quantease", "adaround", "brecq"] = "nearest"
@@ -185,12 +190,11 @@ class Quantization(Value):
     ``clip(round(x * 2^(n-1)), 0, 2^(n-1)-1)``, with neither a scale nor a sign; it ignores the fields below."""
     scheme: Scheme = "symmetric"
     """Grid of the weights. Evenly spaced: around zero, with a zero point, with zero between two values, as many on
-    either side (``midrise``, for 2 bits; at 8 it is symmetric), or around zero with a step of 2^k
-    (``power_of_two``). Unevenly: values that k-means finds (``codebook``), floating-point numbers of few bits
-    (``float``: E4M3, E2M3, E2M1 at 8, 6 and 4 bits; ``float_wide``: E5M2, E3M2, E3M0), or those of ``float`` with
-    one power of two for each block of 32 weights of an output channel, whatever the granularity (``mx``). No
-    integer kernel runs uneven grids: their weights run in fp32. Activations always lie on an even grid with a zero
-    point."""
+    either side (``midrise``, for 2 bits; at 8 it is symmetric, and at 1 symmetric is mid-rise), or around zero with a
+    step of 2^k (``power_of_two``). Unevenly: values that k-means finds (``codebook``), floating-point numbers of few
+    bits (``float``: E4M3, E2M3, E2M1 at 8, 6 and 4 bits; ``float_wide``: E5M2, E3M2, E3M0), or those of ``float`` with
+    one power of two for each block of 32 weights of an output channel, whatever the granularity (``mx``). No integer
+    kernel runs uneven grids: their weights run in fp32. Activations always lie on an even grid with a zero point."""
     granularity: Literal["tensor", "channel", "group"] = "channel"
     """One scale (or codebook) per weight tensor, per output channel, or per `group_size` weights of an output
     channel. Scales of groups take two bytes, and no integer kernel runs them: such weights run in fp32.

@@ -129,9 +129,11 @@ def learned(session):
 
 
 def test_a_prediction_stands_at_once_and_the_measurement_beside_it(make, bench):
+    bench.learning = held = holding(1)
     session = make(bench, quantized(4))
     session.wait(LONG)
-    assert session.prediction is None  # nothing was known before
+    assert session.prediction is None  # nothing is known yet
+    held.opened.set()
     learned(session)
     bench.measuring = gate = holding(1_000)
     session.update(weight_bits=3)

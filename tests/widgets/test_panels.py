@@ -12,11 +12,13 @@ from workbench.errors import WorkbenchError
 from workbench.recipe import Deployment, Quantization, Recipe
 
 
-def test_bits_go_from_two_to_floating_point():
+def test_bits_go_from_the_fewest_to_floating_point():
     view = quantization_view(Quantization(weight_bits=4), 512, "images")
-    assert view["weight_bits"]["values"] == [2, 3, 4, 5, 6, 7, 8, None]
+    assert view["weight_bits"]["values"] == [1, *range(2, 9), None]
+    assert view["activation_bits"]["values"] == [2, 3, 4, 5, 6, 7, 8, None]
     assert view["weight_bits"]["value"] == 4 and view["activation_bits"]["value"] is None
-    assert view["weight_bits"]["texts"][-1] == "fp32" and view["weight_bits"]["spoken"][2] == "4 bits"
+    assert view["weight_bits"]["texts"][-1] == "fp32" and view["weight_bits"]["spoken"][0] == "1 bit"
+    assert view["weight_bits"]["spoken"][3] == "4 bits"
     assert view["why"] == ["Calibrated on 512 other images."]
 
 

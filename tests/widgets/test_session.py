@@ -476,7 +476,7 @@ def test_wait_in_an_observer_refuses_instead_of_hanging(make):
 # Bad input
 
 
-BITS = [0, 1, 9, -3, 4.5, "four", float("nan"), True, [4], np.float32(4)]
+BITS = [0, 9, -3, 4.5, "four", float("nan"), True, [4], np.float32(4)]
 
 
 @pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
@@ -486,7 +486,7 @@ def test_bits_that_are_not_allowed_change_nothing(make, field, bits):
     session.wait(LONG)
     before = snapshot(session)
     for attempt in (session.update, lambda **b: session.set_layers(["fc1"], **b)):
-        with pytest.raises(WorkbenchError, match=rf"{field}.*2 to 8"):
+        with pytest.raises(WorkbenchError, match=rf"{field}.*{1 if field == 'weight_bits' else 2} to 8"):
             attempt(**{field: bits})
     assert snapshot(session) == before
 
@@ -558,7 +558,7 @@ def test_guard_says_what_went_wrong_and_lets_nothing_out(make, caplog, capfd):
     session.wait(LONG)
     with session.guard():
         session.update(weight_bits=9)
-    assert "2 to 8" in session.problem
+    assert "1 to 8" in session.problem
     assert "Traceback" not in caplog.text
     with session.guard("Drawing the tiles"):
         raise KeyError("sqnr")

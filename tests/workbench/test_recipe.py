@@ -13,12 +13,12 @@ import workbench
 from workbench import Deployment, Distillation, Quantization, Recipe, RecipeError
 
 bits = st.none() | st.integers(2, 8)
-overrides = st.fixed_dictionaries(
-    {}, optional={"weight_bits": bits, "activation_bits": bits, "scheme": st.sampled_from(["affine", "codebook"])}
-)
+weight_bits = st.none() | st.integers(1, 8)
+schemes = st.sampled_from(["affine", "codebook"])
+overrides = st.fixed_dictionaries({}, optional={"weight_bits": weight_bits, "activation_bits": bits, "scheme": schemes})
 quantizations = st.builds(
     Quantization,
-    weight_bits=bits,
+    weight_bits=weight_bits,
     activation_bits=bits,
     method=st.sampled_from(["nearest", "naive", "gptq", "quantease", "adaround"]),
     scheme=st.sampled_from(["symmetric", "affine", "midrise"]),
@@ -77,17 +77,22 @@ def test_the_most_specific_override_wins_field_by_field() -> None:
     assert quantization.bits_for("fc1") == (4, 7)
 
 
-BAD_BITS = [0, 1, 9, -3, 4.5, "four", float("nan"), True, 2**70]
+BAD_BITS = [0, 9, -3, 4.5, "four", float("nan"), True, 2**70]
 
 
 @pytest.mark.parametrize("bad", BAD_BITS, ids=str)
-@pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])
-def test_bad_bits_name_the_field_the_value_and_what_is_allowed(field: str, bad: object) -> None:
+@pytest.mark.parametrize(("field", "least"), [("weight_bits", 1), ("activation_bits", 2)])
+def test_bad_bits_name_the_field_the_value_and_what_is_allowed(field: str, least: int, bad: object) -> None:
     with pytest.raises(RecipeError) as error:
         Quantization(**{field: bad})
     assert field in str(error.value)
     assert repr(bad) in str(error.value)
-    assert "2 to 8" in str(error.value)
+    assert f"{least} to 8" in str(error.value)
+
+
+def test_an_activation_has_at_least_two_bits() -> None:
+    with pytest.raises(RecipeError, match="activation_bits = 1: allowed are whole numbers from 2 to 8"):
+        Quantization(weight_bits=1, activation_bits=1)
 
 
 @pytest.mark.parametrize("bad", BAD_BITS, ids=str)

@@ -15,7 +15,7 @@ from workbench.planning.prediction import Predictor
 from workbench.planning.sensitivity import Asked, Progress, Sensitivity, Term
 from workbench.planning.sizes import Sizes
 from workbench.quantization.quantizer import LayerSpec, WeightSpec, specs
-from workbench.recipe import Quantization, Recipe
+from workbench.recipe import MAX_BITS, MIN_BITS, MIN_WEIGHT_BITS, Quantization, Recipe
 from workbench.report import Estimate, Flips, Report
 from workbench.statistics import Z
 from workbench.task import Task
@@ -80,6 +80,9 @@ class Forecast:
                 "quantization: method='brecq', correction='batchnorm' and equalize=True make layers depend on each "
                 "other, and a prediction adds up what each costs by itself; measure the recipe."
             )
+        widths = {recipe.quantization.weight_bits, *(each.weight_bits for each in recipe.quantization.layers.values())}
+        if widths & set(range(MIN_WEIGHT_BITS, MIN_BITS)):
+            return f"weight_bits: predictions know {MIN_BITS} to {MAX_BITS} bits; measure the recipe."
         if recipe.finetuning is not None:
             return "finetuning: what a network learns cannot be predicted before it is trained; measure it."
         return None
@@ -177,8 +180,7 @@ class Forecast:
     def observe(self, report: Report) -> None:
         """Learn from a measured report, so that predictions of other recipes get better."""
         recipe = report.recipe
-        trained = recipe.distillation is not None or recipe.finetuning is not None
-        if trained or recipe.quantization.joint or recipe.quantization.equalize:
+        if self.refusal(recipe) is not None:
             return
         asked = self.asked(recipe)
         if report.latency is not None and report.latency.source == "measured":

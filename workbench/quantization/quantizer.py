@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workbench.errors import RecipeError
 from workbench.grid import AnyGrid, Grid, QuantizedLayer, whole_bias
 from workbench.layers import Layer, follows
 from workbench.quantization.calibration import Observation
@@ -17,7 +18,7 @@ from workbench.quantization.moments import Moments, MomentStore
 from workbench.quantization.ranges import spanned
 from workbench.quantization.ranges.by_output import input_range
 from workbench.quantization.rounding import ROUNDINGS, Problem, Watch, on_grid
-from workbench.quantization.schemes import BLOCK, affine_over, naive_grid
+from workbench.quantization.schemes import BLOCK, SCHEMES, affine_over, naive_grid
 from workbench.quantization.weight_grids import weight_grid
 from workbench.recipe import Quantization
 from workbench.remembered import Remembered
@@ -83,7 +84,11 @@ class LayerSpec(NamedTuple):
 
 
 def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, LayerSpec]:
-    """What a recipe asks of each layer that can follow it."""
+    """What a recipe asks of each layer that can follow it.
+
+    Raises:
+        RecipeError: A layer's weights would have fewer bits than their grid can have.
+    """
     q, asked = quantization, {}
     context = q if q.joint else None
     for name, layer in layers.items():
@@ -92,6 +97,8 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
         activation_bits = None if layer.activations else activation_bits
         granularity = q.granularity if layer.axis is not None else "tensor"
         scheme = q.scheme_for(name)
+        if weight_bits:
+            _check_bits(weight_bits, name, scheme, naive=q.method == "naive")
         granularity, size = ("group", BLOCK) if scheme == "mx" else (granularity, q.group_size)
         group_size = size if granularity == "group" else 0
         naive = q.method == "naive"
@@ -104,6 +111,15 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
             ActivationSpec(name, activation_bits, method, range_, context) if activation_bits else None,
         )
     return asked
+
+
+def _check_bits(bits: int, layer: str, scheme: str, *, naive: bool) -> None:
+    kind = SCHEMES.get(scheme)  # a codebook has values of its own at any width
+    least = 2 if naive else kind.least_bits if kind else 1
+    if bits < least:
+        how = "method='naive'" if naive else f"scheme={scheme!r}"
+        able = ", ".join(["codebook", *(name for name, each in SCHEMES.items() if each.least_bits <= bits)])
+        raise RecipeError(f"{layer}: {how} needs at least {least} bits a weight, not {bits}; with {bits}: {able}.")
 
 
 class Quantizer:

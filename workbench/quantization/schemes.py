@@ -38,6 +38,8 @@ class Scheme(NamedTuple):
     """Whether it has as many values below zero as above, so that only magnitudes count for its range."""
     shares: Tensor = SHARES
     around: Tensor = AROUND
+    least_bits: int = 1
+    """The fewest that its values mean something at."""
 
 
 def grid_over(low: Tensor, high: Tensor, bits: int, scheme: str, axis: int | None = None, group: int = 0) -> AnyGrid:
@@ -46,7 +48,7 @@ def grid_over(low: Tensor, high: Tensor, bits: int, scheme: str, axis: int | Non
     Args:
         low: Smallest values, shape (), (channels,) or (channels, groups).
         high: Largest values, the same shape.
-        bits: 2 to 8.
+        bits: 1 to 8; 2 to 8 of floating-point numbers.
         scheme: One of `SCHEMES`.
         axis: The axis that the channels run along.
         group: Values that share a range; 0 where whole channels do.
@@ -65,7 +67,10 @@ def naive_grid(bits: int) -> Grid:
 
 
 def _symmetric(low: Tensor, high: Tensor, bits: int, axis: int | None, group: int) -> Grid:
-    """Signed, zero point 0; scales as torch's observers have them."""
+    """Signed, zero point 0; scales as torch's observers have them. With zero one of two values, half the weights
+    would vanish: at 1 bit, it is mid-rise."""
+    if bits == 1:
+        return _midrise(low, high, bits, axis, group)
     scale = _short(torch.maximum(-low, high) / ((2**bits - 1) / 2), group)
     zero = torch.zeros_like(scale, dtype=torch.int32)
     return Grid(scale, zero, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, bits, axis, group=group)
@@ -130,11 +135,13 @@ def _two_to(exponent: Tensor) -> Tensor:
 
 SCHEMES: dict[str, Scheme] = {
     "symmetric": Scheme(_symmetric),
-    "affine": Scheme(_affine, signed=False),
+    "affine": Scheme(_affine, signed=False, least_bits=2),
     "midrise": Scheme(_midrise),
-    "power_of_two": Scheme(_power_of_two, shares=torch.tensor([0.125, 0.25, 0.5, 1.0]), around=torch.zeros(1)),
-    "float": Scheme(partial(_float, formats="float")),
-    "float_wide": Scheme(partial(_float, formats="float_wide")),
-    "mx": Scheme(_microscaling, shares=torch.tensor([0.25, 0.5, 1.0, 2.0]), around=torch.zeros(1)),
+    "power_of_two": Scheme(
+        _power_of_two, shares=torch.tensor([0.125, 0.25, 0.5, 1.0]), around=torch.zeros(1), least_bits=2
+    ),
+    "float": Scheme(partial(_float, formats="float"), least_bits=2),
+    "float_wide": Scheme(partial(_float, formats="float_wide"), least_bits=2),
+    "mx": Scheme(_microscaling, shares=torch.tensor([0.25, 0.5, 1.0, 2.0]), around=torch.zeros(1), least_bits=2),
 }
 """By the name that a recipe gives them."""

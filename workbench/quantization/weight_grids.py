@@ -21,7 +21,7 @@ class Asked(Protocol):
 
     @property
     def bits(self) -> int:
-        """2 to 8."""
+        """1 to 8."""
 
     @property
     def scheme(self) -> str:

@@ -102,6 +102,14 @@ def test_fp32_needs_no_prediction(benches: dict[str, wb.Bench]) -> None:
     assert bench.predict(Recipe()).accuracy == bench.baseline.accuracy
 
 
+def test_one_bit_is_measured_and_not_predicted(benches: dict[str, wb.Bench]) -> None:
+    bench = benches["classification"]
+    recipe = wb.Recipe(quantization=wb.Quantization(weight_bits=1))
+    with pytest.raises(RecipeError, match="2 to 8 bits"):
+        bench.predict(recipe)
+    assert bench.measure(recipe).complete  # and nothing is learned from it
+
+
 def test_a_student_is_refused(benches: dict[str, wb.Bench]) -> None:
     bench = benches["classification"]
     with pytest.raises(RecipeError, match="student"):

@@ -11,7 +11,7 @@ from torch import nn
 
 from workbench import Quantization
 from workbench.delivery import artifact
-from workbench.errors import Cancelled
+from workbench.errors import Cancelled, RecipeError
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
@@ -89,6 +89,8 @@ VARIANTS = {
     "mid-rise": Quantization(weight_bits=2, activation_bits=8, scheme="midrise"),
     "mid-rise, one scale, weights only": Quantization(weight_bits=3, scheme="midrise", granularity="tensor"),
     "mid-rise at 8 bits": Quantization(weight_bits=8, activation_bits=8, scheme="midrise"),
+    "one bit": Quantization(weight_bits=1, activation_bits=8, method="quantease", correction="bias"),
+    "one bit of codebooks, weights only": Quantization(weight_bits=1, scheme="codebook"),
     "corrected": Quantization(weight_bits=2, activation_bits=8, method="gptq", range="hessian", correction="bias"),
     "corrected, weights only": Quantization(weight_bits=2, method="quantease", scheme="midrise", correction="bias"),
     **{
@@ -135,6 +137,15 @@ def test_a_mid_rise_grid_is_symmetric_and_takes_no_more_room(network: Network) -
     plain = Quantization(weight_bits=2, activation_bits=8)
     sizes = [network._bytes("7", specs(q, network.layers)["7"]) for q in (plain, VARIANTS["mid-rise"])]
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(
+    "more", [*({"scheme": name} for name in ("affine", "power_of_two", "float", "mx")), {"method": "naive"}]
+)
+def test_one_bit_is_refused_where_a_grid_needs_more(network: Network, more: dict[str, str]) -> None:
+    mixed = Quantization(weight_bits=4, layers={"7": {"weight_bits": 1}}, **more)
+    with pytest.raises(RecipeError, match=r"^7: .*needs at least 2 bits a weight, not 1; with 1: codebook, symmetric"):
+        specs(mixed, network.layers)
 
 
 def test_methods_for_weights_leave_activations_as_they_are(network: Network) -> None:

@@ -67,6 +67,21 @@ def test_mse_is_close_to_exhaustive_search(seed: int, n: int, scheme: str) -> No
 
 
 @settings(deadline=None, max_examples=40)
+@given(seeds, st.booleans(), st.sampled_from(["symmetric", "midrise"]))
+def test_one_bit_has_the_best_of_all_scales(seed: int, weighted: bool, scheme: str) -> None:
+    x = rows(seed, 3, 500)
+    counts = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) if weighted else torch.ones_like(x)
+    low, high = spanned(x, counts if weighted else None, 1, scheme, "mse")
+    assert torch.equal(grid_over(low, high, 1, scheme, axis=0).quantize(x), torch.where(x < 0, -1, 1).to(torch.int8))
+
+    def lost(high: torch.Tensor) -> torch.Tensor:
+        return ((grid_over(-high, high, 1, scheme, axis=0).fake_quantize(x) - x).square() * counts).sum(1)
+
+    tried = torch.stack([lost(x.abs().amax(1) * share) for share in torch.linspace(0.01, 1, 500)])
+    assert (lost(high) <= tried.amin(0) * (1 + 1e-5)).all()
+
+
+@settings(deadline=None, max_examples=40)
 @given(seeds, bits, st.sampled_from(["symmetric", "affine", "midrise"]))
 def test_mse_is_never_worse_than_minmax(seed: int, n: int, scheme: str) -> None:
     x = rows(seed, 4)

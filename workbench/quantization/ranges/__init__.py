@@ -37,7 +37,7 @@ def spanned(values: Tensor, counts: Tensor | None, bits: int, scheme: str, how: 
         values: Shape (rows, n): one range per row. With counts for ``kl``, in rising order.
         counts: How often each value occurs, shape (n,), or how much its error counts, shape (rows, n) (``mse``
             only); None: once each.
-        bits: 2 to 8.
+        bits: 1 to 8.
         scheme: One of `SCHEMES`.
         how: One of `RANGES`.
 

@@ -21,7 +21,7 @@ def input_range(seen: Observation, bits: int, weight: Tensor | None, axis: int |
 
     Args:
         seen: What arrived at the layer.
-        bits: 2 to 8.
+        bits: 1 to 8.
         weight: The layer's; where it has none, the squared error of the input decides.
         axis: Of the weight, along which the outputs run; None where they cannot be told.
 

@@ -15,7 +15,13 @@ Error = Callable[[Tensor], Tensor]
 
 
 def least_squares(values: Tensor, counts: Tensor | None, bits: int, scheme: str) -> tuple[Tensor, Tensor]:
-    """The share of the full range with the least squared error, row by row, coarse to fine; see `spanned`."""
+    """The share of the full range with the least squared error, row by row, coarse to fine; see `spanned`.
+
+    Two values of either sign need no search: the mean magnitude is best (Rastegari et al., "XNOR-Net", 2016, eq. 6).
+    """
+    if bits == 1 and SCHEMES[scheme].signed:
+        mean = _mean_magnitude(values, counts)
+        return -mean, mean
     low, high = values.amin(1).clamp(max=0.0), values.amax(1).clamp(min=0.0)
     size = max(1, AT_ONCE // values.shape[1])
     of_rows = counts.split(size) if counts is not None and counts.dim() == 2 else [counts] * -(-len(values) // size)
@@ -28,6 +34,12 @@ def least_squares(values: Tensor, counts: Tensor | None, bits: int, scheme: str)
         ]
     )
     return low * best, high * best
+
+
+def _mean_magnitude(values: Tensor, counts: Tensor | None) -> Tensor:
+    if counts is None:
+        return values.abs().mean(1)
+    return (values.abs() * counts).sum(1) / counts.expand_as(values).sum(1)
 
 
 def _best_shares(scheme: Scheme, error: Error) -> Tensor:
