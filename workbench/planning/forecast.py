@@ -115,8 +115,12 @@ class Forecast:
         """
         self.asked(Recipe(quantization=quantization))
         predictor = self.predictor
-        yield from self.sensitivity.measure(quantization, cancel)
-        predictor.predict([specs(quantization, self.network.layers)])
+        try:
+            yield from self.sensitivity.measure(quantization, cancel)
+        except Cancelled:  # the plan that comes of it rests on what was measured until then
+            predictor.learn()
+            raise
+        predictor.learn()
         for term in self.sensitivity.terms(quantization):  # what a report needs beside the drop
             if cancel is not None and cancel.is_set():
                 raise Cancelled
@@ -193,8 +197,7 @@ class Forecast:
                     self._waiting.append((asked, report.drop.value))
                     return
             predictor.observe(asked, report.drop.value)
-            if self.sensitivity.known(asked):
-                predictor.predict([asked])  # learns now, so that the next prediction need not
+            predictor.learn()
 
     def _container(self, recipe: Recipe, asked: Asked) -> object:
         """What decides which kernels run: bits do not, as 2 to 8 of them lie in 8-bit integers."""

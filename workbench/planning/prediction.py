@@ -56,6 +56,8 @@ class _Fit(NamedTuple):
     places: Mapping[Term, int]
     costs: Array
     """Of each term alone."""
+    weighed: tuple[float, float]
+    """By which a term's loss and its noise make its cost."""
     floor: float
     """A drop that cannot be told from none."""
     sampling: float
@@ -88,7 +90,10 @@ class Predictor:
         self._seen: dict[tuple[Term, ...], float] = {}
         self._revision = 0
         self._fitted: _Fit | None = None
+        self._learning = threading.Lock()
+        """Held while a fit is made, by whoever measured."""
         self._lock = threading.Lock()
+        """Held for a moment, while something is replaced."""
 
     @property
     def seen(self) -> Mapping[tuple[Term, ...], float]:
@@ -96,15 +101,23 @@ class Predictor:
         return self._seen
 
     def observe(self, asked: Asked, drop: float) -> None:
-        """Learn from a drop measured on all of the task's examples."""
+        """Remember a drop measured on all of the task's examples; `learn` makes use of it."""
         terms = terms_of(asked)
-        if terms and math.isfinite(drop) and self._seen.get(terms) != drop:
-            self._seen.pop(terms, None)
-            self._seen[terms] = drop
-            self._revision += 1
+        with self._lock:
+            if terms and math.isfinite(drop) and self._seen.get(terms) != drop:
+                self._seen.pop(terms, None)
+                self._seen[terms] = drop
+                self._revision += 1
+
+    def learn(self) -> None:
+        """Take in what was measured since the last time, up to a quarter of a second; predictions go on meanwhile.
+
+        Whoever measured calls this, so that whoever predicts never waits.
+        """
+        self._latest()
 
     def predict(self, mixes: Sequence[Asked]) -> Predicted:
-        """Drops of mixes as a measurement would show them.
+        """Drops of mixes as a measurement would show them, by what was learned last.
 
         Args:
             mixes: What is asked of each layer; parts without a measured effect are guessed from their bits.
@@ -120,37 +133,62 @@ class Predictor:
         return np.maximum(learned[[fit.places[term] for term in terms]], 0.0)
 
     def _fit(self, named: Sequence[tuple[Term, ...]]) -> _Fit:
+        """The last complete fit, with all of these terms in it; made here only where there is none."""
+        fit = self._fitted
+        if fit is None:
+            fit = self._latest()
+        new = [term for term in dict.fromkeys(itertools.chain(*named)) if term not in fit.places]
+        if not new:
+            return fit
+        wider = self._widened(fit, new)
         with self._lock:
-            revision = self._sensitivity.revision + self._revision
-            fit = self._fitted
-            if fit is None or fit.revision != revision or any(t not in fit.places for t in itertools.chain(*named)):
-                extra = dict.fromkeys(itertools.chain(*named, fit.places if fit else ()))
-                self._fitted = fit = self._learned(list(extra), revision)
+            if self._fitted is fit:
+                self._fitted = wider
+        return wider
+
+    def _latest(self) -> _Fit:
+        with self._learning:
+            fit, revision = self._fitted, self._sensitivity.revision + self._revision
+            if fit is None or fit.revision != revision:
+                fit = self._learned(revision)
+                with self._lock:
+                    self._fitted = fit
             return fit
 
-    def _learned(self, extra: Sequence[Term], revision: int) -> _Fit:
+    def _widened(self, fit: _Fit, new: Sequence[Term]) -> _Fit:
+        """A fit that knows further terms. They are in no mix that it rests on, so nothing else in it changes."""
+        places = {**fit.places, **{term: len(fit.places) + at for at, term in enumerate(new)}}
+        costs = _costs(*self._alone(new), fit.weighed)
+        mixes = np.concatenate([fit.mixes, np.zeros((len(fit.mixes), len(new)))], 1)
+        return fit._replace(places=places, costs=np.concatenate([fit.costs, costs]), mixes=mixes)
+
+    def _learned(self, revision: int) -> _Fit:
         tried = dict(self._sensitivity.mixes)
         seen = dict(self._seen)
-        known = dict(self._sensitivity.effects)
         calibrated = list(tried.items())[-(POINTS // 2) :]
         watched = list(seen.items())[-(POINTS // 2) :]
         named = [terms for terms, _ in (*calibrated, *watched)]
-        index = {term: place for place, term in enumerate(dict.fromkeys(itertools.chain(known, extra, *named)))}
-        effects = [known.get(term) or self._guess(term) for term in index]
-        losses = np.array([max(effect.loss, 0.0) for effect in effects])
-        noises = np.array([effect.noise for effect in effects])
+        known = dict(self._sensitivity.effects)
+        index = {term: place for place, term in enumerate(dict.fromkeys(itertools.chain(known, *named)))}
+        losses, noises = self._alone(list(index))
         mixes = _table(named, index)
         drops = np.array([*(effect.loss for _, effect in calibrated), *(drop for _, drop in watched)])
-        costs = _weighted(losses, noises, mixes[: len(calibrated)], drops[: len(calibrated)])
+        weighed = _weights(losses, noises, mixes[: len(calibrated)], drops[: len(calibrated)])
+        costs = _costs(losses, noises, weighed)
         total = mixes @ costs
         sampling = _sampling([effect for _, effect in calibrated], total[: len(calibrated)], self._examples)
         sampling = min(sampling, self._scale)
         resolution = 0.1 * self._scale / self._examples
         floor = min(max(sampling, 1e-3 * float(np.median(total)) if len(total) else 0.0, resolution), self._scale)
         measured = np.arange(len(named)) >= len(calibrated)
-        shares = (PARTS[1], LINKS[1], RESTS[1])
-        fit = _Fit(revision, index, costs, floor, sampling, shares, mixes, measured, np.zeros(0), np.zeros((0, 0)), 2.0)
+        shares, none = (PARTS[1], LINKS[1], RESTS[1]), (np.zeros(0), np.zeros((0, 0)))
+        fit = _Fit(revision, index, costs, weighed, floor, sampling, shares, mixes, measured, *none, 2.0)
         return _conditioned(fit, drops - total) if named else fit
+
+    def _alone(self, terms: Sequence[Term]) -> tuple[Array, Array]:
+        """Losses and noises of single terms."""
+        effects = [self._sensitivity.effects.get(term) or self._guess(term) for term in terms]
+        return np.array([max(each.loss, 0.0) for each in effects]), np.array([each.noise for each in effects])
 
     def _guess(self, term: Term) -> Effect:
         """From the bits alone, where a part was not measured yet."""
@@ -165,20 +203,24 @@ def _table(named: Sequence[tuple[Term, ...]], index: Mapping[Term, int]) -> Arra
     return table
 
 
-def _weighted(losses: Array, noises: Array, mixes: Array, drops: Array) -> Array:
-    """Effects of single terms: their loss and their noise, weighted as whole mixes show.
+def _weights(losses: Array, noises: Array, mixes: Array, drops: Array) -> tuple[float, float]:
+    """How much the losses and the noises of single terms count, as whole mixes show.
 
     A loss that is counted is coarse where it is small, and noise is not; but noise is in no unit.
     """
     from scipy.optimize import nnls
 
     if len(mixes) < LEAST_POINTS:
-        return losses
+        return 1.0, 0.0
     both = mixes @ np.stack([losses, noises], 1)
     even = 1 / (np.abs(drops) + max(float(np.abs(drops).mean()) * 0.1, TINY))
     scale = np.maximum(np.abs(both).max(0), TINY)
-    weights = nnls(both / scale * even[:, None], drops * even)[0] / scale
-    return losses * weights[0] + noises * weights[1] if weights.any() else losses
+    found = nnls(both / scale * even[:, None], drops * even)[0] / scale
+    return (float(found[0]), float(found[1])) if found.any() else (1.0, 0.0)
+
+
+def _costs(losses: Array, noises: Array, weighed: tuple[float, float]) -> Array:
+    return losses * weighed[0] + noises * weighed[1]
 
 
 def _sampling(effects: Sequence[Effect], sums: Array, examples: int) -> float:

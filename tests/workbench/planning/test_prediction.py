@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 import workbench as wb
 from workbench import Distillation, Quantization, Recipe, RecipeError
+from workbench.planning import prediction
+from workbench.quantization.quantizer import specs
 from workbench.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -81,6 +85,55 @@ def test_what_is_measured_is_learned(store: Store) -> None:
     after = bench.predict(near)
     assert after.drop.value > before.drop.value
     assert bench.predict(recipe).drop.value == pytest.approx(far.drop.value, abs=0.12)
+
+
+class Slow:
+    """What makes a fit, in the place of the real one: it says that it began, and waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.began, self.go_on, self._real = threading.Event(), threading.Event(), prediction._conditioned
+
+    def __call__(self, *args: object) -> object:
+        self.began.set()
+        assert self.go_on.wait(60)
+        return self._real(*args)
+
+
+def test_who_predicts_does_not_wait_for_who_learns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = classification(store)
+    seen, near = (Recipe(quantization=Quantization(weight_bits=2, activation_bits=a)) for a in (8, 7))
+    other = Recipe(quantization=Quantization(method="naive", weight_bits=3))  # no part of it was measured yet
+    before = bench.predict(near)
+    measured = list(bench.stream(seen))[-1]
+    far = measured.model_copy(update={"drop": measured.drop.model_copy(update={"value": before.drop.value + 0.2})})
+    slow = Slow()
+    monkeypatch.setattr(prediction, "_conditioned", slow)
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            learning = threads.submit(bench.forecast.observe, far)
+            assert slow.began.wait(60)
+            foreseen = threads.submit(lambda: [bench.forecast.predict(recipe) for recipe in (near, other, near)])
+            while_learning = foreseen.result(timeout=10)
+            assert not learning.done()
+        finally:
+            slow.go_on.set()
+        learning.result(timeout=60)
+    assert while_learning[0] == while_learning[2] == before
+    assert bench.forecast.predict(near).drop.value > before.drop.value
+    assert while_learning[1].drop.value > 0
+
+
+def test_parts_that_are_asked_for_late_are_predicted_as_if_they_had_been_known(store: Store) -> None:
+    bench = classification(store)
+    first, second = (Recipe(quantization=Quantization(method="naive", weight_bits=b)) for b in (3, 5))
+    bench.predict(Recipe(quantization=Quantization(weight_bits=4)))
+    predictor, layers = bench.forecast.predictor, bench._network.layers
+    mixes = [specs(recipe.quantization, layers) for recipe in (first, second)]
+    late = [predictor.predict([mix]) for mix in mixes]
+    at_once = prediction.Predictor(bench.forecast.sensitivity, bench.baseline.accuracy.value, len(bench.task))
+    together = at_once.predict(mixes)
+    assert np.allclose([float(each.drop[0]) for each in late], together.drop, rtol=1e-9)
+    assert np.allclose([float(each.error[0]) for each in late], together.error, rtol=1e-9)
 
 
 def test_latency_is_there_where_the_same_kernels_were_timed(store: Store) -> None:
