@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from workbench import advice, runtimes
+from workbench.arguments import number, whole
 from workbench.choosing import Choice, choose
 from workbench.comparisons import against, fp32, layer_costs, paired, student_against_control
 from workbench.distillation.students import Own
@@ -654,7 +655,7 @@ class Bench:
             cancel: Ends it at once; the best so far is returned.
 
         Raises:
-            RecipeError: See `check`.
+            RecipeError: See `check`; or the seconds are no number from 0 on.
         """
         *_, last = self.auto_stream(recipe, seconds, cancel)
         return last.recipe
@@ -664,6 +665,7 @@ class Bench:
     ) -> Iterator[Choice]:
         """As `auto`: the best so far, at once and after each candidate. Ends, and raises nothing, at `cancel`."""
         self.check(recipe)
+        seconds = number("seconds", seconds, 0)
         return choose(self._untrained(recipe, cancel), self.task, recipe, seconds, cancel)
 
     # Predicting
@@ -753,7 +755,7 @@ class Bench:
 
         Raises:
             PlanError: No mix keeps the budget; what comes nearest is named.
-            RecipeError: See `check`.
+            RecipeError: See `check`; or a budget or `evaluations` is no such number.
         """
         budget = {"max_bytes": max_bytes, "max_drop": max_drop, "max_latency": max_latency}
         settings = {
@@ -790,6 +792,7 @@ class Bench:
             template = template.replace(quantization=template.quantization.replace(scheme=schemes[0]))
         self.check(template)
         budget = Budget(max_bytes=max_bytes, max_drop=max_drop, max_latency=max_latency)
+        evaluations = whole("evaluations", evaluations, 0)
         if max_latency is not None:
             if len(set(schemes)) > 1:
                 raise RecipeError(
@@ -869,6 +872,7 @@ class Bench:
             Cancelled: `cancel` was set.
         """
         self.check(recipe)
+        limit = whole("limit", limit, 0)
         network, _ = self._ready(recipe, cancel)
         yield from flipped(self._evaluation, network, self._network, recipe, limit, cancel)
 

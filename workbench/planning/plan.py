@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from workbench.recipe import Recipe
+from workbench.arguments import is_number
+from workbench.recipe import Recipe, Value
 from workbench.report import MetricInfo, Report
 
 
@@ -14,13 +16,27 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Budget(_Frozen):
-    """What a plan has to keep; None: no limit."""
+def _limit(value: Any) -> Any:
+    if value is not None and not is_number(value):
+        raise ValueError("a number is needed, or None for no limit")
+    return value
 
-    max_bytes: float | None = None
-    max_drop: float | None = None
+
+Limit = Annotated[float | None, BeforeValidator(_limit)]
+AboveZero = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
+
+
+class Budget(Value):
+    """What a plan has to keep; None: no limit.
+
+    Raises:
+        RecipeError: Something is no finite number, or bytes or seconds are not above 0.
+    """
+
+    max_bytes: AboveZero = None
+    max_drop: Limit = None
     """In the metric's unit; a fraction for shares."""
-    max_latency: float | None = None
+    max_latency: AboveZero = None
     """Seconds per call."""
 
 

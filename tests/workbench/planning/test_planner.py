@@ -229,3 +229,30 @@ def test_a_plan_explains_itself(store: Store) -> None:
 def test_bits_that_are_not_allowed_are_named(bits: tuple[object, ...], store: Store) -> None:
     with pytest.raises(RecipeError, match="bits = "):
         classification(store).plan(bits=bits)
+
+
+NO_NUMBERS = (float("nan"), "9k", True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "value"),
+    [
+        *itertools.product(("max_bytes", "max_drop", "max_latency"), (*NO_NUMBERS, float("inf"))),
+        *itertools.product(("max_bytes", "max_latency"), (0, -1.0)),
+        *itertools.product(("evaluations", "seconds", "limit"), (*NO_NUMBERS, -3)),
+        *itertools.product(("evaluations", "limit"), (2.5, float("inf"))),
+    ],
+)
+def test_what_is_no_such_number_is_refused_at_once(
+    asked: str, value: object, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = classification(store)
+    recipe = Recipe(quantization=Quantization(weight_bits=4))
+    monkeypatch.setattr(wb.Bench, "stream", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(RecipeError, match=f"{asked} = {value!r}: "):
+        if asked == "seconds":
+            bench.auto(recipe, seconds=value)
+        elif asked == "limit":
+            bench.flips(recipe, limit=value)
+        else:
+            bench.plan(bits=BITS, **{asked: value})
