@@ -15,6 +15,8 @@ from workbench.report import MetricInfo
 Drops = Callable[[Sequence[Options]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 MORE_BYTES = 1000.0
+MORE_OF_A_FILE = 0.01
+"""Share of the layers' bytes that is looked at instead where it is more: 1 kB buys no bit of a layer of millions."""
 MORE_DROP = 0.001
 """A tenth of a point, where the metric is a share."""
 MORE_SHARE = 0.1
@@ -79,7 +81,9 @@ def exchanges(
     metric: MetricInfo,
     drops: Drops,
 ) -> tuple[Exchange, ...]:
-    """What one more kB and a tenth of a point would buy, where they buy anything.
+    """What one more kB (of a large model: one more hundredth) and a tenth of a point would buy, if anything.
+
+    What a step in the additive costs may cost in fact is predicted, and that is what is said.
 
     Args:
         space: The mixes.
@@ -95,19 +99,23 @@ def exchanges(
     own_drop = float(drops([options])[0][0])
     step = MORE_DROP if metric.share else MORE_SHARE * max(abs(own_drop), cost)
     made = []
-    larger = least_cost(costs, weights, size + MORE_BYTES)
+    room = max(MORE_BYTES, MORE_OF_A_FILE * size)
+    larger = least_cost(costs, weights, size + room)
     if larger is not None and larger.options != options and larger.cost < cost:
         won = float(drops([larger.options])[0][0]) - own_drop
         if won < 0:
-            steps = _steps(space, options, larger.options)
-            text = f"{kilobytes(MORE_BYTES)} more would win back {amount(-won, metric)}: {steps}."
-            made.append(Exchange(bytes=larger.weight - size, drop=won, recipe=space.recipe(larger.options), text=text))
+            more, steps = larger.weight - size, _steps(space, options, larger.options)
+            text = f"Of {kilobytes(room)} more, {kilobytes(more)} would win back {amount(-won, metric)}: {steps}."
+            made.append(Exchange(bytes=more, drop=won, recipe=space.recipe(larger.options), text=text))
     smaller = least_cost(weights, costs, cost + step)
     if smaller is not None and smaller.cost < size:
         saved = size - smaller.cost
         lost = float(drops([smaller.options])[0][0]) - own_drop
         steps = _steps(space, options, smaller.options)
-        text = f"{amount(step, metric)} more to lose would save {kilobytes(saved)}: {steps}."
+        if lost > 0:
+            text = f"{amount(lost, metric)} more to lose would save {kilobytes(saved)}: {steps}."
+        else:
+            text = f"{kilobytes(saved)} could be saved, and nothing more would be lost: {steps}."
         made.append(Exchange(bytes=-saved, drop=lost, recipe=space.recipe(smaller.options), text=text))
     return tuple(made)
 

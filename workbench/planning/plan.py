@@ -86,7 +86,7 @@ class Plan(_Frozen):
     reasons: tuple[Reason, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     kept: bool = True
-    """Whether the report keeps the budget."""
+    """Whether the report keeps the budget; not, where a latency is asked for and was not timed."""
     evaluations: int = 0
     """How many recipes were measured for it."""
     total: int = 0
@@ -121,7 +121,9 @@ class Plan(_Frozen):
         source = "predicted" if report.drop.source == "predicted" else "measured"
         size = kilobytes(report.size.value)
         text = f"{self.recipe.label}: {size}, drop {amount(report.drop.value, report.metric)} ({source})"
-        if not self.kept:
+        if self.budget.max_latency is not None and report.latency is None:
+            text += ", which was not timed"
+        elif not self.kept:
             text += ", which does not keep the budget"
         return f"{text}; {self.stage}" if self.stage else text
 

@@ -210,6 +210,11 @@ class Planner:
         size, drop = self._budget.max_bytes, self._budget.max_drop
         return (size is None or report.size.value <= size) and (drop is None or report.drop.value <= drop)
 
+    def _in_time(self, report: Report) -> bool:
+        """The template was chosen so that every mix is, unless a cancel came before anything was timed."""
+        most = self._budget.max_latency
+        return most is None or (report.latency is not None and report.latency.value <= most)
+
     def _report(self, options: Options) -> Report:
         return self._measured.get(options) or self._forecast.predict(self._space.recipe(options))
 
@@ -255,7 +260,7 @@ class Planner:
             predicted=tuple(foreseen[index] for index in non_dominated(points[1])),
             reasons=reasons(self._space, best, costs, self._bytes),
             exchanges=exchanges(self._space, best, costs, self._bytes, report.metric, self._drops),
-            kept=self._keeps(report),
+            kept=self._keeps(report) and self._in_time(report),
             evaluations=len(self._measured),
             total=evaluations,
             stage=stage,
@@ -265,7 +270,7 @@ class Planner:
         if self._predicted:
             self._predicted = self._answers()
         plan = self._plan(evaluations, "")
-        if not plan.kept:
+        if not self._keeps(plan.report):
             raise self._refusal(plan.report)
         return plan
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import workbench as wb
 from workbench import Quantization, Recipe, RecipeError
 from workbench.errors import PlanError
 from workbench.planning import sensitivity
+from workbench.planning.explanation import MORE_BYTES, exchanges
+from workbench.planning.plan import amount, kilobytes
 from workbench.planning.space import Space
 from workbench.quantization.quantizer import specs
 from workbench.store import Store
@@ -229,6 +233,67 @@ def test_a_plan_explains_itself(store: Store) -> None:
 def test_bits_that_are_not_allowed_are_named(bits: tuple[object, ...], store: Store) -> None:
     with pytest.raises(RecipeError, match="bits = "):
         classification(store).plan(bits=bits)
+
+
+def test_what_a_little_more_buys_is_said_in_bytes_and_drops_that_it_has(store: Store) -> None:
+    plan = classification(store).plan(max_bytes=uniform(classification(store), 4).size.value, bits=BITS, evaluations=3)
+    assert plan.exchanges
+    for exchange in plan.exchanges:
+        assert kilobytes(abs(exchange.bytes)) in exchange.text
+        if exchange.bytes > 0 or exchange.drop > 0:
+            assert amount(abs(exchange.drop), plan.report.metric) in exchange.text
+        if exchange.bytes > 0:
+            assert exchange.bytes <= MORE_BYTES
+            assert exchange.text.startswith(f"Of {kilobytes(MORE_BYTES)} more, ")
+
+
+def test_of_a_large_model_a_hundredth_is_what_a_little_more_is(store: Store) -> None:
+    bench = classification(store)
+    space = Space(Recipe(quantization=Quantization(activation_bits=8)), BITS, bench._network.layers)
+    last = tuple(len(own) - 1 for own in space.options)
+    costs = [[0.0, 0.01, 0.1] for _ in space.options]
+    sizes = [[100_000 * bits for bits in space.bits] for _ in space.options]
+    sizes[0] = [65_000, 63_000, 60_000]  # one layer's next step costs more than 1 kB, and less than a hundredth
+
+    def drops(mixes: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+        made = [sum(own[at] for own, at in zip(costs, options, strict=True)) for options in mixes]
+        return np.array(made), np.zeros(len(made))
+
+    won, *_ = exchanges(space, last, costs, sizes, bench.baseline.metric, drops)
+    assert (won.bytes, round(won.drop, 6)) == (3_000, -0.09)
+    assert won.text == "Of 4.6 kB more, 3.0 kB would win back 9.00 points: 0 from 2 to 4 bits."
+
+
+def test_what_a_step_would_lose_is_what_is_predicted(store: Store) -> None:
+    bench = classification(store)
+    space = Space(Recipe(quantization=Quantization(activation_bits=8)), BITS, bench._network.layers)
+    first = tuple(0 for _ in space.options)
+    costs, sizes = [[0.0, 0.0004, 0.1] for _ in space.options], [[3000, 2000, 1000] for _ in space.options]
+    texts = []
+    for lost in (0.003, -0.001):
+
+        def drops(mixes: Sequence[tuple[int, ...]], lost: float = lost) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([lost * (mixes[0] != first)]), np.zeros(1)
+
+        made = exchanges(space, first, costs, sizes, bench.baseline.metric, drops)
+        assert [exchange.drop for exchange in made] == [lost]
+        texts.append(made[0].text)
+    assert texts[0].startswith("0.30 points more to lose would save 2.0 kB")
+    assert texts[1].startswith("2.0 kB could be saved, and nothing more would be lost")
+
+
+def test_a_latency_that_was_not_timed_is_not_kept(store: Store) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    bench = classification(store)
+    plan = bench.plan(max_latency=60.0, bits=BITS, evaluations=2, cancel=cancel)
+    assert plan.report.latency is None
+    assert not plan.kept
+    assert "which was not timed" in str(plan)
+    assert bench.plan(max_latency=60.0, bits=BITS, evaluations=1).kept
+    again = bench.plan(max_latency=60.0, bits=BITS, evaluations=2, cancel=cancel)  # the kernels are timed by now
+    assert again.report.latency is not None
+    assert again.kept
 
 
 NO_NUMBERS = (float("nan"), "9k", True)
