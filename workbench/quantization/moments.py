@@ -199,8 +199,20 @@ def patches(module: nn.Module, x: Tensor, most: int, random: torch.Generator) ->
     windows = _windows(module, x)
     where = windows.shape[: windows.dim() // 2]  # examples and positions; channels and the kernel follow
     drawn = _drawn(where.numel(), most, random)
-    seen = windows[torch.unravel_index(drawn, where)]
+    seen = windows[unravelled(drawn, where)]
     return seen.reshape(len(drawn), _groups(module), -1).transpose(0, 1)
+
+
+def unravelled(places: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Indices by axis of places in a tensor in row-major order.
+
+    As `torch.unravel_index`, which imports sympy when it is first called: seconds in which no cancel is heard.
+    """
+    indices = []
+    for size in reversed(shape):
+        indices.append(places % size)
+        places = places // size
+    return tuple(reversed(indices))
 
 
 def summed(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:

@@ -16,6 +16,7 @@ from workbench.grid import AnyGrid, Grid
 from workbench.inputs import Inputs
 from workbench.layers import Layer
 from workbench.outputs import Output, selected
+from workbench.quantization.adam import Adam
 from workbench.quantization.quantizer import LayerSpec, Settled
 from workbench.quantization.reestimation import in_place
 from workbench.quantization.rounding import Watch
@@ -131,7 +132,7 @@ def reconstructed(
         inputs: Calibration examples.
         goal: How outputs of the network are compared.
         steps: Of gradient descent for each block.
-        watch: Looked at before every step.
+        watch: Looked at before every step, and its cancel before every batch.
         learn_bias: Whether biases learn as well.
 
     Returns:
@@ -153,7 +154,7 @@ def reconstructed(
         best = block.best(own, block.rounded(plain), entry, steps, part, learn_bias)
         made |= {name: each for name, each in best.items() if each is not own[name]}
         if not last:
-            entry = block.after(entry, best)
+            entry = block.after(entry, best, part)
     return made
 
 
@@ -208,19 +209,20 @@ class _Block:
         kept = torch.ones(count, dtype=torch.bool)
         kept[held] = count < 2 * HELD_OUT
         # neither was learned from the examples one by one, so that all of them may judge
-        best = min((start, nearest), key=lambda each: self._lost(each, entry, torch.arange(count)))
+        best = min((start, nearest), key=lambda each: self._lost(each, entry, torch.arange(count), watch))
         with contextlib.suppress(RuntimeError, NotImplementedError):  # a model whose code knows no gradient
             learned = self._learned(start, entry, kept.nonzero()[:, 0], steps, watch, learn_bias)
-            if self._lost(learned, entry, held) < self._lost(best, entry, held):
+            if self._lost(learned, entry, held, watch) < self._lost(best, entry, held, watch):
                 best = learned
         return best
 
-    def after(self, entry: _Entry, settled: Mapping[str, Settled]) -> _Entry:
+    def after(self, entry: _Entry, settled: Mapping[str, Settled], watch: Watch) -> _Entry:
         """What goes into the next block; of as many examples as there is room for."""
         found: list[tuple[Any, Any]] = []
         count = len(entry.inputs)
         with torch.inference_mode():
             for part in torch.arange(count).split(BATCH):
+                Watch(watch.cancel).look(0.0)
                 own = _some(entry, part)
                 found.append((self._hard(own, settled), self._exact(own)))
                 bytes_ = 2 * found[0][0].nbytes * len(found)
@@ -230,12 +232,13 @@ class _Block:
             x, exact = (torch.cat([pair[at].clone() for pair in found]) for at in (0, 1))
         return _Entry(entry.inputs[: len(x)], x, exact)
 
-    def _lost(self, settled: Mapping[str, Settled], entry: _Entry, held: Tensor) -> float:
+    def _lost(self, settled: Mapping[str, Settled], entry: _Entry, held: Tensor, watch: Watch) -> float:
         """On some examples, and on these mixed with each other."""
         random = torch.Generator().manual_seed(1)
         losses = []
         with torch.inference_mode():
             for part in entry.inputs[held].batches(torch.arange(len(held)), BATCH):
+                Watch(watch.cancel).look(0.0)  # heard, and nothing told: this is no step of the descent
                 own = _some(entry, held[part])
                 for mix in range(1 + MIXES):
                     seen = _mixed(own, random) if mix else own
@@ -273,9 +276,7 @@ class _Block:
             }
             if not learning:
                 return dict(start)
-            groups = [group for each in learning.values() for group in each.groups()]
-            descent = torch.optim.Adam(groups, lr=WEIGHT_RATE)
-            rates = [group["lr"] for group in descent.param_groups]
+            descent = Adam([rated for each in learning.values() for rated in each.parameters()])
             waiting: list[Tensor] = []
             for step in range(steps):
                 watch.look(step / steps)
@@ -283,17 +284,16 @@ class _Block:
                     order = kept[torch.randperm(len(kept), generator=random)]
                     parts = entry.inputs[order].batches(torch.arange(len(order)), BATCH)
                     waiting = [order[part] for part in parts]
-                for group, rate in zip(descent.param_groups, rates, strict=True):
-                    group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+                share = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
                 seen = _mixed(_some(entry, waiting.pop()), random)
                 with torch.no_grad():
                     wanted = self._exact(seen)
                 loss = self._loss(self._soft(seen, learning), wanted)
-                descent.zero_grad()
+                descent.forget()
                 if not bool(torch.isfinite(loss)):
                     continue
                 loss.backward()
-                descent.step()
+                descent.step(share)
             done = {self.layers[site].name: each.settled() for site, each in learning.items()}
         return {**start, **done}
 
@@ -326,10 +326,10 @@ class _Learning:
             self._spread = self._bias.std(correction=0) + TINY
             self._shift = nn.Parameter(torch.zeros_like(self._bias))
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Parameters with their rates."""
+    def parameters(self) -> list[tuple[Tensor, float]]:
+        """With their rates."""
         rates = ((self._moved, WEIGHT_RATE), (self._log_step, ACTIVATION_RATE), (self._shift, BIAS_RATE))
-        return [{"params": [parameter], "lr": rate} for parameter, rate in rates if parameter is not None]
+        return [(parameter, rate) for parameter, rate in rates if parameter is not None]
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """In the module's place."""
