@@ -16,7 +16,7 @@ from workbench.exporting.agreement import Agreement
 from workbench.exporting.comparing import Comparison, Run
 from workbench.exporting.folder import Contents, fill
 from workbench.exporting.formats import Format, format_of, possible
-from workbench.exporting.onnx_graph import OnnxGraph
+from workbench.exporting.onnx_graph import OwnGraph
 from workbench.exporting.onset import EXAMPLES, onset
 from workbench.exporting.placing import check_place, place_files, place_folder, workshop
 from workbench.grid import QuantizedLayer
@@ -88,7 +88,7 @@ def export_stream(
         Cancelled: `cancel` was set; nothing was written.
     """
     folder = not path.suffix
-    written_as = OnnxGraph() if folder else format_of(path)
+    written_as = OwnGraph() if folder else format_of(path)
     check_place(path, folder=folder, overwrite=overwrite)
     network = shipment.network
     layers = network.quantized(shipment.asked)

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from workbench.errors import WorkbenchError
 from workbench.exporting.agreement import Agreement
 from workbench.exporting.comparing import simulated
-from workbench.exporting.onnx_graph import DISABLED, fed
+from workbench.exporting.onnx_graph import fed
 from workbench.exporting.page import page
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec
 from workbench.report import Report
+from workbench.runtimes.onnx_runtime import DISABLED, UNPACKING, unpacks
 
 EXAMPLES = 100
 EXAMPLE_BYTES = 32 * 2**20
@@ -42,11 +43,15 @@ import onnxruntime
 here = Path(__file__).parent
 source = sys.argv[1] if len(sys.argv) > 1 else here / "{inputs}"
 target = sys.argv[2] if len(sys.argv) > 2 else "outputs.npy"
-session = onnxruntime.InferenceSession(here / "model.onnx"{options})
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = {threads}{setting}
+session = onnxruntime.InferenceSession(here / "model.onnx", options{disabled})
 outputs = session.run(None, {feed})[0]
 np.save(target, outputs)
 print(f"{{target}}: {{' x '.join(map(str, outputs.shape))}}")
 '''
+UNPACKED = """
+options.add_session_config_entry("{}", "{}")  # unpack the weights once, not at every call"""
 SINGLE = "{session.get_inputs()[0].name: np.load(source)}"
 SEVERAL = "dict(np.load(source))"
 
@@ -127,9 +132,12 @@ def fill(folder: Path, network: Network, contents: Contents, agreement: Agreemen
     _text(folder / "report.html", page(contents.name, report, agreement))
     _text(folder / "requirements.txt", f"numpy>=2\nonnxruntime>={_version()}\n")
     own = ", disabled_optimizers=" + repr(list(DISABLED)).replace("'", '"')
-    options = own if _leaves_weights(network, contents.asked) else ""
+    disabled = own if _leaves_weights(network, contents.asked) else ""
+    layers = network.quantized(contents.asked)
+    setting = UNPACKED.format(*UNPACKING) if layers and unpacks(layers) else ""
     feed = SINGLE if single else SEVERAL
-    _text(folder / "run.py", RUN.format(inputs=name, feed=feed, options=options))
+    session = {"threads": recipe.deployment.threads, "setting": setting, "disabled": disabled}
+    _text(folder / "run.py", RUN.format(inputs=name, feed=feed, **session))
     apart = _apart(_ran(folder, name, expected), expected)
     _text(folder / "check.py", CHECK.format(inputs=name, allowed=max(LEAST_SLACK, SLACK * apart)))
     told = {"name": contents.name, "label": recipe.label, "examples": len(examples), "inputs": name}

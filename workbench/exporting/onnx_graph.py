@@ -16,9 +16,7 @@ from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.recipe import Recipe
 from workbench.runtimes.graph import export_reason
-
-DISABLED = ("WeightBiasQuantization",)
-"""Optimisers of onnxruntime that would put weights on grids of their own choice where a recipe leaves them in fp32."""
+from workbench.runtimes.onnx_runtime import DISABLED, written
 
 
 class OnnxGraph:
@@ -65,6 +63,20 @@ class OnnxGraph:
             raise WorkbenchError(f"{path.name}: onnxruntime cannot load it: {error}") from error
         names = network.graph.inputs
         return lambda batch: torch.from_numpy(session.run(None, fed(names, batch))[0])
+
+
+class OwnGraph(OnnxGraph):
+    """For onnxruntime alone: the very graph that is timed, with the operators of its own for 4-bit weights."""
+
+    def write(
+        self,
+        path: Path,
+        network: Network,
+        layers: Mapping[str, QuantizedLayer],
+        recipe: Recipe,  # noqa: ARG002 - the graph has the numbers
+    ) -> None:
+        """See `Format.write`."""
+        path.write_bytes(written(network.graph, layers)[0])
 
 
 def fed(names: tuple[str, ...], batch: Inputs) -> dict[str, Any]:

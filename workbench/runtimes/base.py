@@ -138,7 +138,9 @@ def what_runs(
     said = _kernels(runtime, layers, integer, floating)
     if absent:
         names = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-        said = f"{said or ''} No node of the graph has the weights of {names} as they are: fp32 there.".strip()
+        said = (
+            f"{said or ''} No node of the graph has the weights of {names} as they are: fp32 kernels run there.".strip()
+        )
     return said
 
 

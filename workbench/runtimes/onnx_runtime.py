@@ -18,6 +18,7 @@ from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Source, only_fp32, what_runs
+from workbench.runtimes.graph import ExportedGraph
 from workbench.runtimes.writing import Place, Writer
 
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
@@ -32,6 +33,11 @@ PROVIDERS = {
 PACKED_WEIGHTS = 2**22
 """A matrix with as many 4-bit weights stays packed: its 16 MB in fp32 would come from memory at every call. Smaller
 ones are multiplied up to twice as fast unpacked."""
+
+DISABLED = ("WeightBiasQuantization",)
+"""Optimisers that would put weights on grids of their own choice where a recipe leaves them in fp32."""
+UNPACKING = ("session.disable_quant_qdq", "1")
+"""The setting that unpacks whole-number weights once, when a model is loaded, and not at every call."""
 
 
 class OnnxRuntime:
@@ -76,7 +82,7 @@ class _Writer(Writer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.packed = 0
+        self.packed: set[str] = set()
         """Layers that are left so."""
 
     def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: Place) -> None:
@@ -115,7 +121,7 @@ class _Writer(Writer):
         )
         node.CopyFrom(made)
         self.domains["com.microsoft"] = 1
-        self.packed += 1
+        self.packed.add(layer.name)
 
 
 def _packs(node: onnx.NodeProto, layer: QuantizedLayer, place: Place, grid: Grid, q: Tensor) -> bool:
@@ -139,6 +145,14 @@ def _packs(node: onnx.NodeProto, layer: QuantizedLayer, place: Place, grid: Grid
     )
 
 
+def written(graph: ExportedGraph, layers: Mapping[str, QuantizedLayer]) -> tuple[bytes, frozenset[str]]:
+    """The graph that sessions of ours run, and the layers whose weights it keeps in 4 bits."""
+    if not layers:
+        return graph.fp32(), frozenset()
+    writer = _Writer()
+    return graph.quantized(layers, writer), frozenset(writer.packed)
+
+
 class _Run:
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
         graph = source.graph
@@ -147,20 +161,14 @@ class _Run:
             optimised = Path(folder) / "optimised.onnx"
             if layers:
                 options.optimized_model_filepath = str(optimised)
-            writer = _Writer()
-            content = graph.quantized(layers, writer) if layers else graph.fp32()
+            content, packed = written(graph, layers)
             self._session = opened(content, options, deployment)
             kernels = [node.op_type for node in onnx.load(optimised).graph.node] if layers else []
         self._inputs = graph.inputs
         self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
         absent = sorted(layers.keys() - graph.present)
         products = {name: layer for name, layer in layers.items() if name not in graph.operands}
-        self.note = what_runs("onnxruntime", products, self.integer, absent) if layers else None
-        if writer.packed:
-            self.note = (
-                f"{writer.packed} of {len(layers)} quantized layers keep their weights in 4 bits (MatMulNBits) and "
-                "multiply in fp32; others are unpacked when the model is loaded."
-            )
+        self.note = _note(products, packed, self.integer, absent) if layers else None
 
     def run(self, batch: Inputs) -> Tensor:
         return torch.from_numpy(self.bound(batch)()[0])
@@ -171,6 +179,26 @@ class _Run:
         inputs = {name: array for name, array in zip(self._inputs, arrays, strict=True) if name}
         session = self._session
         return lambda: session.run(None, inputs)
+
+
+def _note(
+    layers: Mapping[str, QuantizedLayer], packed: frozenset[str], integer: int, absent: Sequence[str]
+) -> str | None:
+    """What really runs: of matrices that stay packed, and of the rest."""
+    rest = {name: layer for name, layer in layers.items() if name not in packed}
+    said = what_runs("onnxruntime", rest, integer, absent) if rest else None
+    if not packed:
+        return said
+    kept = (
+        f"{len(packed)} of {len(layers)} quantized layers keep their weights in 4 bits (MatMulNBits) and multiply "
+        "in fp32 kernels."
+    )
+    return f"{kept} As for the others: {said[0].lower()}{said[1:]}" if said else kept
+
+
+def unpacks(layers: Mapping[str, QuantizedLayer]) -> bool:
+    """Whether `UNPACKING` is right for a session: no layer's input is rounded, so no integer kernel can follow."""
+    return not any(layer.activation_grid for layer in layers.values())
 
 
 def options_for(layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> Any:
@@ -190,9 +218,8 @@ def options_for(layers: Mapping[str, QuantizedLayer], deployment: Deployment) ->
     options.log_severity_level = 3
     # spinning threads make everything else on the machine slow, and 30 viewers share one
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not any(layer.activation_grid for layer in layers.values()):
-        # no integer kernel can follow: unpack the weights once, when the model is loaded, not at every call
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if unpacks(layers):
+        options.add_session_config_entry(*UNPACKING)
     return options
 
 
@@ -218,8 +245,7 @@ def opened(content: bytes, options: Any, deployment: Deployment) -> Any:
             content,
             options,
             [*([provider] if provider else []), "CPUExecutionProvider"],
-            # it would put weights on a grid of its own choice where a recipe leaves them in fp32
-            disabled_optimizers=["WeightBiasQuantization"],
+            disabled_optimizers=list(DISABLED),
         )
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor
 
 from workbench.grid import Grid, QuantizedLayer
+from workbench.grids.base import spread
 
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 """ONNX's order of the gates, as places in torch's."""
@@ -45,14 +46,21 @@ class Writer:
         self.domains: dict[str, int] = {}
         """Versions of operator sets beyond ONNX's own."""
         self._activations: dict[tuple[Any, ...], str] = {}
+        self._any_rounded = False
+        """Whether any value is rounded, so that integer kernels are to follow."""
 
-    def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
+    def look(
+        self,
+        graph: onnx.GraphProto,  # noqa: ARG002 - for runtimes that have to know
+        rounded: Iterable[tuple[str, Grid]],
+    ) -> None:
         """See the whole graph before a node is written.
 
         Args:
             graph: In fp32.
             rounded: Values that arrive at layers that round them, with the grids.
         """
+        self._any_rounded = any(True for _ in rounded)
 
     def pass_on(self, node: onnx.NodeProto) -> None:
         """A node that is not a layer, or will be written as one next."""
@@ -67,7 +75,9 @@ class Writer:
             axis = grid.axis
             if place.transposed:
                 q, axis = q.T, None if axis is None else 1 - axis
-            node.input[place.input] = self._dequantized(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
+            # beside integer kernels, onnxruntime keeps every DequantizeLinear for them and runs it at each call
+            put = self._dequantized if layer.activation_grid is not None or not self._any_rounded else self._unpacked
+            node.input[place.input] = put(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
         elif q is not None and grid is not None:
             values = grid.dequantize(q)  # no integer kernel could follow
             values = values.T if place.transposed else values
@@ -196,6 +206,16 @@ class Writer:
         ]
         attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         self._node("DequantizeLinear", inputs, name, **attributes)
+        return name
+
+    def _unpacked(self, name: str, q: Tensor, scale: Tensor, zero: Tensor, axis: int | None) -> str:
+        """As `_dequantized`, by operators that runtimes fold to a constant when they load the graph."""
+        whole = self._tensor(f"{name}.q", q.contiguous().numpy())
+        self._node("Cast", [whole], f"{name}.float", to=onnx.TensorProto.FLOAT)
+        centre = self._tensor(f"{name}.zero_point", spread(zero.float(), q.shape, axis, 0).numpy())
+        self._node("Sub", [f"{name}.float", centre], f"{name}.centred")
+        step = self._tensor(f"{name}.scale", spread(scale.float(), q.shape, axis, 0).numpy())
+        self._node("Mul", [f"{name}.centred", step], name)
         return name
 
     def _tensor(self, name: str, array: NDArray[Any]) -> str:

@@ -15,7 +15,7 @@ import onnx
 from workbench.errors import Cancelled
 from workbench.inputs import Inputs
 from workbench.runtimes import Prepared
-from workbench.runtimes.onnx_runtime import opened, options_for
+from workbench.runtimes.onnx_runtime import opened, options_for, written
 from workbench.speed.kernels import Kernel, means, quiet_half
 from workbench.speed.origins import Origins
 from workbench.speed.subject import Subject
@@ -45,15 +45,15 @@ def profile(subject: Subject, run: Prepared, batch: Inputs, cancel: threading.Ev
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        content = graph.quantized(subject.layers) if subject.layers else graph.fp32()
+        content, _ = written(graph, subject.layers)
         session = opened(content, options, subject.deployment)
         arrays = (np.ascontiguousarray(tensor.numpy()) for tensor in batch.tensors)
         inputs = {name: array for name, array in zip(graph.inputs, arrays, strict=True) if name}
         try:
             _run(session, inputs, cancel)
         finally:
-            written = Path(session.end_profiling())
-        calls = _calls(json.loads(written.read_text()))[WARM_CALLS:]
+            trace = Path(session.end_profiling())
+        calls = _calls(json.loads(trace.read_text()))[WARM_CALLS:]
         optimised = onnx.load(options.optimized_model_filepath, load_external_data=False)
     tensors = {node.name: tuple(node.input) for node in optimised.graph.node}
     names = list(dict.fromkeys(name for call in calls for name in call))

@@ -11,13 +11,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import workbench as wb
-from workbench import Quantization, Recipe, Report, Task, WorkbenchError
+from workbench import Deployment, Quantization, Recipe, Report, Task, WorkbenchError
 from workbench.exporting.agreement import Agreement
 from workbench.quantization.quantizer import specs
+from workbench.runtimes import onnx_runtime
+from workbench.runtimes.onnx_runtime import opened, options_for, written
 from workbench.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # what several tests share
@@ -143,6 +146,43 @@ def test_weights_that_stay_in_fp32_do_so_elsewhere(two, tmp_path):
     assert "WeightBiasQuantization" in (folder / "run.py").read_text()
     assert alone(folder / "check.py").returncode in (0, 1)  # it runs
     assert "disabled" not in (two.export(W8A8, tmp_path / "other") / "run.py").read_text()
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        Quantization(weight_bits=8),
+        Quantization(weight_bits=8, activation_bits=8, layers={"fc1": {"activation_bits": None}}),
+    ],
+    ids=["weights alone", "mixed"],
+)
+def test_the_script_runs_the_kernels_that_were_timed(bench, quantization, tmp_path):
+    recipe = Recipe(quantization=quantization, deployment=Deployment(threads=2))
+    folder = bench.export(recipe, tmp_path / "seed")
+    script = (folder / "run.py").read_text()
+    assert "options.intra_op_num_threads = 2\n" in script
+    kept = f"options.optimized_model_filepath = {str(tmp_path / 'there.onnx')!r}\nsession ="
+    (folder / "kept.py").write_text(script.replace("session =", kept))
+    done = alone(folder / "kept.py", folder / "inputs.npy", tmp_path / "outputs.npy")
+    assert done.returncode == 0, done.stderr
+    subject = bench._subject(recipe, None)
+    options = options_for(subject.layers, recipe.deployment)
+    options.optimized_model_filepath = str(tmp_path / "here.onnx")
+    opened(written(subject.source.graph, subject.layers)[0], options, recipe.deployment)
+    there, here = ([n.op_type for n in onnx.load(tmp_path / name).graph.node] for name in ("there.onnx", "here.onnx"))
+    assert there == here
+    unpacked_at_each_call = "DequantizeLinear" in there if not quantization.activation_bits else "Cast" in there
+    assert not unpacked_at_each_call
+
+
+def test_large_matrices_of_4_bits_stay_packed_elsewhere(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_runtime, "PACKED_WEIGHTS", 2**15)
+    quantization = Quantization(weight_bits=4, granularity="group", group_size=32)
+    folder = bench.export(Recipe(quantization=quantization), tmp_path / "seed")
+    assert [n.name for n in onnx.load(folder / "model.onnx").graph.node if n.op_type == "MatMulNBits"]
+    assert alone(folder / "check.py").returncode == 0
+    plain = onnx.load(bench.export(Recipe(quantization=quantization), tmp_path / "plain.onnx"))
+    assert {node.domain for node in plain.graph.node} == {""}  # others read this one
 
 
 def test_an_export_takes_the_place_of_another_whole(two, tmp_path, monkeypatch):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import pytest
 import torch
 from torch import nn
 
-from workbench import Quantization
+from workbench import Quantization, Recipe
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment
 from workbench.runtimes import onnx_runtime, prepare
 from workbench.runtimes.base import Prepared
+from workbench.speed.layer_times import layer_times
+from workbench.speed.subject import Subject
 
 FOUR = {"weight_bits": 4, "granularity": "group", "group_size": 32}
 
@@ -58,3 +63,34 @@ def test_what_the_kernel_does_not_compute_is_unpacked(network: Network, changes:
 
 def test_groups_that_do_not_fill_a_row_are_unpacked(network: Network) -> None:
     assert "1 of 3" in (agreeing(network, Quantization(**{**FOUR, "group_size": 64})).note or "")
+
+
+def test_the_note_is_whole_where_some_stay_packed_and_the_rest_is_not_said_to_be_unpacked(network: Network) -> None:
+    mixed = Quantization(**{**FOUR, "layers": {"4": {"activation_bits": 8}}})
+    note = agreeing(network, mixed).note or ""
+    assert "2 of 3 quantized layers keep their weights in 4 bits (MatMulNBits) and multiply in fp32 kernels." in note
+    assert "As for the others: 4-bit weights in groups of 32 run in fp32 kernels here, with rounding" in note
+    assert "unpacked" not in note
+
+
+def test_the_profile_is_of_what_is_timed(network: Network) -> None:
+    recipe = Recipe(quantization=Quantization(**FOUR))
+    layers = network.quantized(specs(recipe.quantization, network.layers))
+    found = layer_times(Subject(recipe, network, layers, lambda size: Inputs(torch.randn(size, 96))), {})
+    assert [row.layers for row in found.rows if row.kernel == "MatMulNBits"] == [("0",), ("2",)]
+
+
+def test_weights_alone_are_unpacked_once_beside_integer_kernels(network: Network, tmp_path: Path) -> None:
+    recipe = Quantization(weight_bits=8, activation_bits=8, layers={"2": {"activation_bits": None}})
+    made = agreeing(network, recipe)
+    assert made.integer
+    layers = network.quantized(specs(recipe, network.layers))
+    options = onnx_runtime.options_for(layers, Deployment())
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    content, _ = onnx_runtime.written(network.graph, layers)
+    onnx_runtime.opened(content, options, Deployment())
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    assert not [node.name for node in nodes if node.name.startswith("node_linear_1.weight")]
+    assert not {"Cast", "Sub", "Mul"} & {node.op_type for node in nodes}
+    whole = [tensor for tensor in onnx.load_from_string(content).graph.initializer if tensor.data_type == 3]
+    assert len(whole) >= 3  # the file stays small
