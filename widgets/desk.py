@@ -170,7 +170,7 @@ class Desk:
         if recipe.key in self.final:
             return report, True
         stored = self.bench.known(recipe)
-        return (report, False) if stored is None else (stored, True)
+        return (report, False) if stored is None else (stored, not stored.untimed)
 
 
 def method_of(recipe: Recipe) -> Quantization | None:

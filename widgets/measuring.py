@@ -88,6 +88,7 @@ class Measuring(State):
             )
             if known is not None and final and desk.baseline is not None:
                 self._measuring.cancel()
+                self._set(problem=known.untimed)  # of a runtime that failed a while ago
                 self._rest(known)
                 return
             self._set(busy=True, progress=0.0 if self.stale or report is None else _share(report), status="Measuring…")
@@ -103,7 +104,7 @@ class Measuring(State):
         for report in desk.bench.follow(recipe, cancel, progress=partial(self._say_rounded, generation)):
             if report.complete and seconds is None and report.advice is None:  # one with advice was known before
                 seconds = time.monotonic() - asked
-            reached = (report.complete, report.latency is None)
+            reached = (report.complete, report.latency is None, report.untimed)
             if pace.due() or reached != stage:  # what has a new kind of number in it does not wait
                 self._show(generation, desk, report)
                 stage, shown = reached, report
@@ -122,7 +123,9 @@ class Measuring(State):
             self._require(generation)
             desk.final.add(recipe.key)
             self._set(baseline=desk.baseline, tried=desk.in_order)
-            if not self.problem:  # numbers that are right but cannot be kept
+            if report.untimed:  # all that needs no runtime is there
+                self._set(problem=report.untimed)
+            elif not self.problem:  # numbers that are right but cannot be kept
                 self._set(problem=getattr(getattr(desk.bench, "store", None), "problem", ""))
             self._rest(report, seconds)
 
@@ -194,7 +197,7 @@ class Measuring(State):
     def _said(self, report: Report) -> str:
         if not report.complete:
             return self._counted(report)
-        if report.latency is None:
+        if report.latency is None and not report.untimed:
             return f"Timing on {report.recipe.deployment.runtime}…"
         return "Looking for the layers that cost…"
 

@@ -176,13 +176,14 @@ def _latency(report: Report, busy: bool) -> Tile:
     name = f"Latency, batch {batch}" if batch > 1 else "Latency"
     latency, faster = report.latency, report.speedup
     if latency is None:
-        return _tile(name, Quantity(NOTHING, ""), None, [("measuring…" if busy else "not measured", "")])
+        word = "not measured" if report.untimed or not busy else "measuring…"
+        return _tile(name, Quantity(NOTHING, ""), None, [(word, "")], report.untimed)
     runtime, threads = report.recipe.deployment.runtime, report.recipe.deployment.threads
     title = (
         f"{duration(latency.value)} {between(str(duration(latency.low)), str(duration(latency.high)))} "
         f"a call of {batch} with {runtime}, {threads} thread{'s' if threads > 1 else ''}; median, 95 % confidence."
     )
-    tile = _tile(name, duration(latency.value), _origin(latency), [], title)
+    tile = _tile(name, duration(latency.value), _origin(latency), [], " ".join((title, *report.disturbances)))
     if faster is None or min(faster.low, faster.value) <= 0:
         return tile
     if is_fp32(report) and faster.includes(1):

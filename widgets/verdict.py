@@ -24,14 +24,14 @@ def verdict_view(
             "warnings": list(warnings),
             "state": "empty",
         }
-    advice = report.advice
+    advice, notes = report.advice, (*report.notes, *report.disturbances)
     waiting = "Counting; the sentence comes with the last image." if busy else ""
     return {
         "verdict": advice.verdict if advice else "",
         "reason": advice.reason if advice else waiting,
         "suggestion": advice.suggestion if advice else "",
         "offer": advice is not None and advice.recipe is not None,
-        "notes": " ".join(note for note in report.notes if advice is None or note not in advice.reason),
+        "notes": " ".join(note for note in notes if advice is None or note not in advice.reason),
         "warnings": list(warnings),
         "state": "stale" if stale else "final" if advice else "growing",
     }

@@ -62,7 +62,7 @@ from workbench.recipe import Deployment, Distillation, Quantization, Recipe, Sch
 from workbench.report import Estimate, Report
 from workbench.runtimes import Prepared
 from workbench.speed.details import TimingDetails, timed
-from workbench.speed.disturbances import oversubscription
+from workbench.speed.disturbances import disturbances, reading
 from workbench.speed.layer_times import LayerTimes, layer_times
 from workbench.speed.memory import available, peak_growth, refuse_beyond
 from workbench.speed.subject import Subject
@@ -355,11 +355,12 @@ class Bench:
     ) -> Iterator[Report]:
         """As `stream`, then the same report with more: control and teacher, latency, layer costs, advice.
 
+        Where the runtime fails, `Report.untimed` says why there is no latency, and the rest is there.
         The last report is final and kept in the store; a recipe that was measured before comes from there.
         """
         self.check(recipe)
         known = self.known(recipe)
-        if known is not None:
+        if known is not None and not known.untimed:  # what failed then may work now
             self.forecast.observe(known)
             yield known
             return
@@ -370,7 +371,10 @@ class Bench:
             comparison = student_against_control(self._evaluation, trained, self._network, cancel)
             report = report.model_copy(update={"distillation": comparison})
             yield report
-        report = self._timed(report, cancel)
+        try:
+            report = self._timed(report, cancel)
+        except WorkbenchError as error:  # everything else is known all the same
+            report = report.model_copy(update={"untimed": str(error)})
         yield report
         on = (self._evaluation, self._network_for(recipe), self._network)
         for rows in layer_costs(*on, recipe.quantization, cancel):
@@ -937,10 +941,12 @@ class Bench:
             layers = network.quantized(specs(recipe.quantization, network.layers))
             candidate = runtimes.prepare(deployment, network, layers)
             batch = self._batch(network, deployment.batch)
+            before = reading()
             timing = runtimes.time(candidate, baseline, batch, cancel)
-        told = (candidate.note, oversubscription(deployment.threads))
-        notes = (*report.notes, *(note for note in told if note))
-        return report.model_copy(update={"latency": timing.candidate, "speedup": timing.speedup, "notes": notes})
+            doubts = disturbances(before, reading(), deployment.threads)
+        notes = (*report.notes, *((candidate.note,) if candidate.note else ()))
+        told = {"latency": timing.candidate, "speedup": timing.speedup, "notes": notes, "disturbances": doubts}
+        return report.model_copy(update=told)
 
     def _prepared_baseline(self, deployment: Deployment) -> Prepared:
         """Only the last one is kept: one deployment is looked at at a time."""

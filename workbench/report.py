@@ -159,6 +159,10 @@ class Report(_Frozen):
     advice: Advice | None = None
     notes: tuple[str, ...] = ()
     """Sentences that a reader of the numbers has to know."""
+    disturbances: tuple[str, ...] = ()
+    """What makes the latency doubtful or void: what else the machine did meanwhile, with what to do."""
+    untimed: str = ""
+    """Why there is no latency: what the runtime failed with, in words."""
     environment: dict[str, str] = {}
     """What measured: versions, processor, runtime."""
 
@@ -167,6 +171,11 @@ class Report(_Frozen):
         """Whether every example was seen."""
         return self.evaluated == self.total
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All sentences beside the numbers: notes, what was disturbed, and what failed."""
+        return (*self.notes, *self.disturbances, *((self.untimed,) if self.untimed else ()))
+
     def _repr_html_(self) -> str:
         """A small table for a notebook's output."""
         cells = "".join(
@@ -174,7 +183,7 @@ class Report(_Frozen):
             for name, said, source in self.said()
         )
         caption = f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.remarks)
         return f"<table><caption>{escape(caption)}</caption>{cells}</table>{notes}"
 
     def said(self) -> Iterator[tuple[str, str, str]]:
@@ -207,7 +216,7 @@ class Report(_Frozen):
     def __str__(self) -> str:
         lines = [f"{self.recipe.label}: {self.evaluated:,} of {self.total:,} examples"]
         lines += [f"  {name:14} {said}  [{source}]" for name, said, source in self.said()]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  {note}" for note in self.remarks)])
 
 
 def _figures(value: float) -> str:

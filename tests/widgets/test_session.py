@@ -447,6 +447,54 @@ def test_numbers_that_cannot_be_kept_come_with_the_reason(make):
     assert session.problem == ReadOnly.problem
 
 
+def test_a_runtime_that_fails_is_a_problem_and_everything_else_is_there(make):
+    bench = FakeBench()
+
+    def untimed(recipe, cancel=None, progress=None):
+        report = bench._report(recipe, TOTAL, untimed="openvino crashed on this model (SIGSEGV).")
+        yield report
+        bench.store[recipe.key] = report.model_copy(update={"advice": Advice(verdict="fine")})
+        yield bench.store[recipe.key]
+
+    session = make(bench)
+    session.wait(LONG)
+    works, bench.follow = bench.follow, untimed
+    session.update(weight_bits=4)
+    report = session.wait(LONG)
+    assert (report.accuracy.value, report.advice.verdict) == (
+        bench._report(session.recipe, TOTAL).accuracy.value,
+        "fine",
+    )
+    assert session.problem == "openvino crashed on this model (SIGSEGV)."
+    bench.follow = works
+    session.undo()
+    session.wait(LONG)
+    assert session.problem == ""
+    session.redo()
+    session.wait(LONG)
+    assert session.problem == "openvino crashed on this model (SIGSEGV)."
+
+
+def test_a_runtime_that_failed_before_is_tried_again(make):
+    bench = FakeBench()
+    recipe = Recipe(quantization=Quantization(weight_bits=4))
+    bench.store[recipe.key] = bench._report(recipe, TOTAL, untimed="onnxruntime was not done in time.")
+    asked = []
+    works = bench.follow
+
+    def follow(recipe, cancel=None, progress=None):
+        asked.append(recipe)
+        bench.store.pop(recipe.key, None)
+        return works(recipe, cancel, progress)
+
+    bench.follow = follow
+    session = make(bench)
+    session.wait(LONG)
+    session.update(weight_bits=4)
+    assert session.wait(LONG).latency is not None
+    assert asked[-1] == session.recipe and session.problem == ""
+
+
 def test_a_bench_with_nothing_to_report_is_an_error(make):
     bench = FakeBench()
     bench.follow = lambda recipe, cancel=None, progress=None: iter(())

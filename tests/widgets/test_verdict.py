@@ -18,6 +18,11 @@ def test_advice_is_drawn_and_notes_are_not_said_twice(report):
     assert view["offer"] and view["state"] == "final"
 
 
+def test_a_disturbed_latency_is_said_to_be_one(report):
+    disturbed = report(advice=ADVICE).model_copy(update={"disturbances": ("The figures are void.",)})
+    assert verdict_view(disturbed)["notes"] == "The figures are void."
+
+
 def test_without_a_suggested_recipe_there_is_no_button(report):
     assert not verdict_view(report(advice=Advice(verdict="As good as it gets")))["offer"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from html import escape
 from pathlib import Path
 
 import onnxruntime
@@ -24,6 +25,7 @@ from workbench import (
     WorkbenchError,
 )
 from workbench.delivery import artifact
+from workbench.speed.disturbances import Reading
 from workbench.store import Store
 
 
@@ -101,6 +103,55 @@ def test_asked_twice_computed_once(bench: wb.Bench, monkeypatch: pytest.MonkeyPa
     assert again.measure(quantized(6)) == first
     assert again.known(quantized(6)) == first
     assert again.known(quantized(7)) is None
+
+
+def test_other_load_while_it_is_timed_is_said_and_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = tiny(store)
+    readings = iter([Reading(0.0, 0.0, 0.0, 2000.0, 0), Reading(1.0, 1.0, 50.0, 1500.0, 2)])
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.bench.reading", lambda: next(readings))
+        report = bench.measure(quantized(8))
+    said = " ".join(report.disturbances)
+    assert all(word in said for word in ("void", "2000 to 1500 MHz", "container"))
+    assert all(each in str(report) and escape(each) in report._repr_html_() for each in report.disturbances)
+    assert tiny(Store(store.folder)).known(quantized(8)) == report
+
+
+def test_more_threads_than_processors_are_said(store: Store) -> None:
+    report = tiny(store).measure(quantized(8).replace(deployment=Deployment(threads=200)))
+    assert "200 threads share" in report.disturbances[0]
+
+
+def test_a_runtime_that_fails_takes_nothing_else_along(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = wb.bench.runtimes.prepare
+
+    def failing(deployment: Deployment, *arguments: object) -> object:
+        raise WorkbenchError("onnxruntime crashed on this model (SIGSEGV).")
+
+    bench = tiny(store)
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.bench.runtimes.prepare", failing)
+        report = bench.measure(quantized(2))
+        assert tiny(Store(store.folder)).known(quantized(2)) == report
+    assert report.latency is None
+    assert report.untimed == "onnxruntime crashed on this model (SIGSEGV)." and report.untimed in str(report)
+    assert report.complete and report.advice is not None
+    assert all(row.cost is not None for row in report.layers)
+    assert wb.bench.runtimes.prepare is prepare
+    again = bench.measure(quantized(2))  # it works now
+    assert again.latency is not None and not again.untimed
+    assert again.accuracy == report.accuracy
+
+
+def test_a_cancel_while_it_is_timed_ends_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancelled(*_: object) -> object:
+        raise Cancelled
+
+    bench = tiny(store)
+    monkeypatch.setattr("workbench.bench.runtimes.time", cancelled)
+    with pytest.raises(Cancelled):
+        bench.measure(quantized(8))
+    assert bench.known(quantized(8)) is None
 
 
 def test_one_layer_changes_its_row_and_the_size(bench: wb.Bench) -> None:

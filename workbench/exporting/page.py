@@ -54,7 +54,7 @@ def page(name: str, report: Report, agreement: Agreement) -> str:
             *_verdict(report),
             _section("What was written, against the simulation", f"<p>{escape(agreement.sentence)}</p>"),
             _section("Layers", _layers(report.layers)) if report.layers else "",
-            _section("To know", _listed(report.notes)) if report.notes else "",
+            _section("To know", _listed(report.remarks)) if report.remarks else "",
             _section("Measured with", _environment(report)),
             _section("Recipe", f"<code>{escape(report.recipe.to_json())}</code>"),
             "</main></body></html>\n",
