@@ -236,6 +236,10 @@ def _call_by_call(work: Work, cancel: threading.Event | None) -> tuple[NDArray[n
         now = time.perf_counter()
         taken.append(now - started)
         if counter is not None and now > read + TAIL_SECONDS / SLICES:
-            joules.append(counter.joules() / (len(taken) - counted))
+            try:
+                joules.append(counter.joules() / (len(taken) - counted))
+            except (OSError, ValueError):  # it cannot be read any more; times are good all the same
+                counter = None
+                joules.clear()
             counted, read = len(taken), now
     return np.array(taken), median_interval(np.array(joules), "J") if joules else None

@@ -24,8 +24,9 @@ class EnergyCounter:
     def found(cls) -> EnergyCounter | None:
         """Those of this machine; None where there are none, or they may not be read."""
         zones = sorted(POWERCAP.glob("intel-rapl:[0-9]*"))
-        packages = [zone for zone in zones if zone.name.count(":") == 1]  # the others are parts of these
         try:
+            # the others are parts of packages, or hold them: psys counts the whole platform
+            packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
             return cls(packages) if packages else None
         except (OSError, ValueError):
             return None

@@ -65,6 +65,24 @@ def test_energy_is_shared_out_over_the_calls(bench: Bench, monkeypatch: pytest.M
     assert bench.timing(W8).energy is None
 
 
+def test_a_counter_that_fails_later_costs_the_energy_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counter:
+        read = 0
+
+        def joules(self) -> float:
+            self.read += 1
+            if self.read > 3:
+                raise OSError(5, "Input/output error")
+            return 3.0
+
+    monkeypatch.setattr(EnergyCounter, "found", classmethod(lambda _: Counter()))
+    monkeypatch.setattr(module, "MOST_CALLS", 50)
+    monkeypatch.setattr(module, "SLICES", 10_000)
+    found = bench.timing(W8)
+    assert found.energy is None
+    assert found.calls == 50 and found.complete
+
+
 def test_memory_is_predicted_where_it_cannot_be_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "peak_growth", lambda work: (work(), None)[1])
     found = bench.timing(W8).peak_memory
