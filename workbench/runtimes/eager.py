@@ -32,12 +32,7 @@ class Eager:
 
     def devices(self) -> Sequence[str]:
         """The processor, and what torch reports."""
-        found = ["cpu"]
-        if torch.cuda.is_available():
-            found += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        if torch.backends.mps.is_available():
-            found.append("mps")
-        return found
+        return ["cpu", *cuda_devices(), *(["mps"] if torch.backends.mps.is_available() else [])]
 
     def version(self) -> str:
         """Of torch."""
@@ -86,6 +81,13 @@ class _Run:
         with threads(self._threads), running():
             outputs = selected(placed.call(self._module), self._output)
             return outputs.cpu() if not self._bf16 else outputs.float().cpu()  # waits for the device
+
+
+def cuda_devices() -> list[str]:
+    """The current one and each by its number, where torch reports some."""
+    if not torch.cuda.is_available():
+        return []
+    return ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 def parameters(layers: Mapping[str, QuantizedLayer]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Source
-from workbench.runtimes.eager import note, parameters, threads
+from workbench.runtimes.eager import cuda_devices, note, parameters, threads
 from workbench.runtimes.graph import Flat, export_reason
 from workbench.tracing import quiet, running, tracing
 from workbench.twins import twin_with
@@ -47,8 +47,8 @@ class Inductor:
         return _compiler_missing()
 
     def devices(self) -> Sequence[str]:
-        """The processor, and what torch reports."""
-        return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        """The processor, and the CUDA devices that torch reports."""
+        return ["cpu", *cuda_devices()]
 
     def version(self) -> str:
         """Of torch."""

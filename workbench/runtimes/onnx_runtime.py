@@ -235,13 +235,13 @@ def opened(content: bytes, options: Any, deployment: Deployment) -> Any:
         `onnxruntime.InferenceSession`.
 
     Raises:
-        WorkbenchError: onnxruntime cannot load the graph.
+        WorkbenchError: onnxruntime cannot load the graph, or not on the device.
     """
     import onnxruntime
 
     provider = PROVIDERS.get(deployment.device.split(":")[0])
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             content,
             options,
             [*([provider] if provider else []), "CPUExecutionProvider"],
@@ -249,3 +249,9 @@ def opened(content: bytes, options: Any, deployment: Deployment) -> Any:
         )
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise WorkbenchError(f"onnxruntime cannot load the model: {error}") from error
+    if provider and provider not in session.get_providers():  # it falls back without a word
+        raise WorkbenchError(
+            f"onnxruntime cannot use {deployment.device} here: its {provider} did not load, and everything would run "
+            "on the processor. Install the driver and libraries that it needs, or choose the device 'cpu'."
+        )
+    return session

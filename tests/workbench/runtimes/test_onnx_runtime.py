@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from workbench import Quantization, Recipe
+from workbench import Quantization, Recipe, WorkbenchError
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
@@ -94,3 +95,23 @@ def test_weights_alone_are_unpacked_once_beside_integer_kernels(network: Network
     assert not {"Cast", "Sub", "Mul"} & {node.op_type for node in nodes}
     whole = [tensor for tensor in onnx.load_from_string(content).graph.initializer if tensor.data_type == 3]
     assert len(whole) >= 3  # the file stays small
+
+
+def test_a_device_that_did_not_load_is_refused_and_not_replaced_by_the_processor(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Session:
+        def __init__(self, content: bytes, options: object, providers: list[str], **_: object) -> None:
+            self.asked = providers
+
+        def get_providers(self) -> list[str]:
+            return [name for name in self.asked if name not in broken]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    broken: set[str] = set()
+    there = Deployment(device="cuda")
+    assert onnx_runtime.opened(b"", None, there).asked == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    broken.add("CUDAExecutionProvider")
+    with pytest.raises(WorkbenchError, match=r"cannot use cuda here: its CUDAExecutionProvider did not load.*'cpu'"):
+        onnx_runtime.opened(b"", None, there)
+    assert onnx_runtime.opened(b"", None, Deployment()).asked == ["CPUExecutionProvider"]

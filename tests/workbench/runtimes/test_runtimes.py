@@ -38,6 +38,13 @@ def test_offers_say_why_something_is_not_here() -> None:
         assert dict(runtimes.device_offers())["cuda"] == "cuda: not on this machine"
 
 
+def test_runtimes_of_modules_offer_the_same_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("eager", "inductor"):
+        assert list(runtimes.get(name).devices())[:4] == ["cpu", "cuda", "cuda:0", "cuda:1"]
+
+
 def test_an_unknown_runtime_offers_the_nearest() -> None:
     with pytest.raises(WorkbenchError, match="'onnxruntime'"):
         runtimes.get("onnxruntim")
