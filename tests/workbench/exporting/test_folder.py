@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import venv
 from html.parser import HTMLParser
+from importlib.metadata import distribution, files, requires
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +29,39 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # what several tests shar
 from any_models import made
 
 W8A8 = Recipe(quantization=Quantization(weight_bits=8, activation_bits=8))
-ALONE = """
-import runpy, sys
-for name in ("torch", "workbench", "onnx", "safetensors", "pydantic"):
-    sys.modules[name] = None  # an import of it fails
-sys.argv = [str(path) for path in {arguments!r}]
-runpy.run_path(sys.argv[0])
-"""
+OURS = ("torch", "workbench", "onnx", "safetensors", "pydantic")
 
 
-def alone(*arguments):
-    """Run a script in a Python that has onnxruntime and numpy, and none of ours."""
-    command = [sys.executable, "-I", "-c", ALONE.format(arguments=[str(each) for each in arguments])]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/")
+def needed(*names):
+    """Distributions, and what these need."""
+    found = set(names)
+    for name in names:
+        wanted = [text for text in requires(name) or () if "extra ==" not in text]
+        found |= needed(*(re.split(r"[^\w.-]", text)[0] for text in wanted))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Runs a script in an environment of its own, in which onnxruntime, numpy and what these need are all there is."""
+    home = tmp_path_factory.mktemp("elsewhere") / "environment"
+    venv.create(home, symlinks=os.name != "nt", with_pip=False)
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def run(*arguments):
+        return subprocess.run([python, "-I", *map(str, arguments)], capture_output=True, text=True, cwd="/")
+
+    packages = Path(run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    assert packages.is_relative_to(home) and not list(packages.iterdir())
+    for name in needed("onnxruntime", "numpy"):
+        for part in {file.parts[0] for file in files(name)} - {"..", "__pycache__"}:
+            (packages / part).symlink_to(distribution(name).locate_file(part))
+    return run
+
+
+def test_the_environment_has_none_of_ours(alone):
+    look = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    assert alone("-c", look, *OURS, "onnxruntime", "numpy").stdout.strip() == "['onnxruntime', 'numpy']"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +69,7 @@ def seed_folder(bench, tmp_path_factory):
     return bench.export(W8A8, tmp_path_factory.mktemp("out") / "seed")
 
 
-def test_it_runs_without_us_and_equals_the_simulation_on_100_images(bench, seed_folder, tmp_path):
+def test_it_runs_without_us_and_equals_the_simulation_on_100_images(bench, seed_folder, alone, tmp_path):
     done = alone(seed_folder / "run.py", seed_folder / "inputs.npy", tmp_path / "outputs.npy")
     assert done.returncode == 0, done.stderr
     outputs = np.load(tmp_path / "outputs.npy")
@@ -130,7 +152,7 @@ def two(tmp_path_factory):
     return wb.Bench(model, task, name="<two & more>", store=Store(tmp_path_factory.mktemp("store")))
 
 
-def test_several_inputs_have_their_names(two, tmp_path):
+def test_several_inputs_have_their_names(two, alone, tmp_path):
     folder = two.export(W8A8, tmp_path / "two")
     done = alone(folder / "run.py", folder / "inputs.npz", tmp_path / "outputs.npy")
     assert done.returncode == 0, done.stderr
@@ -141,7 +163,7 @@ def test_several_inputs_have_their_names(two, tmp_path):
     assert "is not known here" in (folder / "README.md").read_text()
 
 
-def test_weights_that_stay_in_fp32_do_so_elsewhere(two, tmp_path):
+def test_weights_that_stay_in_fp32_do_so_elsewhere(two, alone, tmp_path):
     folder = two.export(Recipe(quantization=Quantization(activation_bits=8)), tmp_path / "two")
     assert "WeightBiasQuantization" in (folder / "run.py").read_text()
     assert alone(folder / "check.py").returncode in (0, 1)  # it runs
@@ -156,7 +178,7 @@ def test_weights_that_stay_in_fp32_do_so_elsewhere(two, tmp_path):
     ],
     ids=["weights alone", "mixed"],
 )
-def test_the_script_runs_the_kernels_that_were_timed(bench, quantization, tmp_path):
+def test_the_script_runs_the_kernels_that_were_timed(bench, alone, quantization, tmp_path):
     recipe = Recipe(quantization=quantization, deployment=Deployment(threads=2))
     folder = bench.export(recipe, tmp_path / "seed")
     script = (folder / "run.py").read_text()
@@ -175,7 +197,7 @@ def test_the_script_runs_the_kernels_that_were_timed(bench, quantization, tmp_pa
     assert not unpacked_at_each_call
 
 
-def test_large_matrices_of_4_bits_stay_packed_elsewhere(bench, tmp_path, monkeypatch):
+def test_large_matrices_of_4_bits_stay_packed_elsewhere(bench, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_runtime, "PACKED_WEIGHTS", 2**15)
     quantization = Quantization(weight_bits=4, granularity="group", group_size=32)
     folder = bench.export(Recipe(quantization=quantization), tmp_path / "seed")
