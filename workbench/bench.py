@@ -936,10 +936,10 @@ class Bench:
         recipe = report.recipe
         deployment = recipe.deployment
         with self._measuring:
-            baseline = self._prepared_baseline(deployment)
+            baseline = self._prepared_baseline(deployment, cancel)
             network = self._network_for(recipe)
             layers = network.quantized(specs(recipe.quantization, network.layers))
-            candidate = runtimes.prepare(deployment, network, layers)
+            candidate = runtimes.prepare(deployment, network, layers, cancel)
             batch = self._batch(network, deployment.batch)
             before = reading()
             timing = runtimes.time(candidate, baseline, batch, cancel)
@@ -948,10 +948,10 @@ class Bench:
         told = {"latency": timing.candidate, "speedup": timing.speedup, "notes": notes, "disturbances": doubts}
         return report.model_copy(update=told)
 
-    def _prepared_baseline(self, deployment: Deployment) -> Prepared:
+    def _prepared_baseline(self, deployment: Deployment, cancel: threading.Event | None) -> Prepared:
         """Only the last one is kept: one deployment is looked at at a time."""
         if self._baseline_run is None or self._baseline_run[0] != deployment:
-            self._baseline_run = (deployment, runtimes.prepare(deployment, self._network, {}))
+            self._baseline_run = (deployment, runtimes.prepare(deployment, self._network, {}, cancel))
         return self._baseline_run[1]
 
     # Speed here
@@ -1035,7 +1035,7 @@ class Bench:
     def _subject(self, recipe: Recipe, cancel: threading.Event | None) -> Subject:
         self.check(recipe)
         network, asked = self._ready(recipe, cancel)
-        return Subject(recipe, network, network.quantized(asked), lambda size: self._batch(network, size))
+        return Subject(recipe, network, network.quantized(asked), lambda size: self._batch(network, size), cancel)
 
     def _batch(self, network: Network, size: int) -> Inputs:
         """Examples, as many as are asked for; refused before they are made if they would not fit in memory."""
@@ -1082,7 +1082,7 @@ class Bench:
         """As `agreement`, from the first batch on; the last one says where a disagreement starts."""
         self.check(recipe)
         network, asked = self._ready(recipe, cancel)
-        prepare = partial(runtimes.prepare, recipe.deployment, network)
+        prepare = partial(runtimes.prepare, recipe.deployment, network, cancel=cancel)
         yield from agreeing(self._evaluation, network, asked, recipe, prepare, cancel)
 
     # Devices that are not here

@@ -168,7 +168,7 @@ def look(
         found = found.replace(warnings=(*found.warnings, text))
     yield found
     go_on()
-    for checks, notes in _tried(network, batch):
+    for checks, notes in _tried(network, batch, cancel):
         found = found.replace(runtimes=(*found.runtimes, *checks), notes=(*found.notes, *notes))
         yield found
         go_on()
@@ -190,7 +190,9 @@ def _baseline(network: Network, evaluation: Evaluation, cancel: threading.Event 
     return seen
 
 
-def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck], list[str]]]:
+def _tried(
+    network: Network, batch: Inputs, cancel: threading.Event | None
+) -> Iterator[tuple[list[RuntimeCheck], list[str]]]:
     """Every runtime that does not compile for long, on one batch, in fp32 and as 8-bit integers."""
     wanted = network.call(batch)
     asked = specs(INT8, network.layers)
@@ -211,13 +213,15 @@ def _tried(network: Network, batch: Inputs) -> Iterator[tuple[list[RuntimeCheck]
         checks, notes = [], []
         for precision, some, right in (("fp32", {}, wanted), ("int8", layers, rounded)):
             try:
-                run = runtimes.prepare(Deployment(runtime=runtime), network, some)
+                run = runtimes.prepare(Deployment(runtime=runtime), network, some, cancel)
                 with seeded():
                     near = _nearness(run.run(batch), right)
             except WorkbenchError as error:
                 said = str(error)
                 if precision == "fp32" and runtime == "onnxruntime":
                     notes += [f"{part} cannot be exported: {why}" for part, why in unexportable(network.module, batch)]
+            except Cancelled:
+                raise
             except Exception as error:  # a runtime's own errors share no base
                 said = f"{type(error).__name__}: {str(error).strip()[:200]}"
             else:

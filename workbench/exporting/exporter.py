@@ -22,7 +22,9 @@ from workbench.exporting.placing import check_place, place_files, place_folder, 
 from workbench.grid import QuantizedLayer
 from workbench.network import Network
 from workbench.quantization.quantizer import LayerSpec
-from workbench.recipe import Recipe
+from workbench.recipe import Deployment, Recipe
+from workbench.runtimes import RUNTIMES
+from workbench.runtimes.isolation import tried
 
 CHECK_SECONDS = 5.0
 """What was written is compared on all examples, or on as many as this allows."""
@@ -103,6 +105,7 @@ def export_stream(
             written_as.write(model, network, layers, shipment.recipe)
         except WorkbenchError as error:
             raise WorkbenchError(f"{path.name}: {error} {possible(network, layers, written_as)}") from error
+        _try_first(shipment, written_as, layers, path, cancel)
         for agreement in _compared(shipment, written_as, model, cancel):
             state = replace(state, stage="comparing", agreement=agreement)
             yield state
@@ -127,6 +130,28 @@ def export_stream(
 def explained(agreement: Agreement) -> bool:
     """Whether rounding explains as much disagreement as there is; of few examples, as much as there may be."""
     return agreement.rate.high >= (LEAST_SHARE if agreement.metric.share else LEAST_LIKENESS)
+
+
+def _try_first(
+    shipment: Shipment,
+    written_as: Format,
+    layers: Mapping[str, QuantizedLayer],
+    path: Path,
+    cancel: threading.Event | None,
+) -> None:
+    """Where native code reads it again, let it meet a model of unknown kind in another process first.
+
+    Raises:
+        WorkbenchError: It crashed there, or was not done in time.
+        Cancelled: `cancel` was set.
+    """
+    runtime = next((each for each in RUNTIMES if each.name == written_as.program and each.takes == "graph"), None)
+    if runtime is not None:
+        network = shipment.network
+        try:
+            tried(runtime, network, layers, Deployment(runtime=runtime.name, batch=network.batch), cancel)
+        except WorkbenchError as error:
+            raise WorkbenchError(f"{path.name} was not written: {error}") from error
 
 
 def _compared(

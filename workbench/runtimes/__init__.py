@@ -83,18 +83,30 @@ def refusal(deployment: Deployment, source: Source) -> str | None:
     return runtime.supports(deployment, source)
 
 
-def prepare(deployment: Deployment, source: Source, layers: Mapping[str, QuantizedLayer]) -> Prepared:
+def prepare(
+    deployment: Deployment,
+    source: Source,
+    layers: Mapping[str, QuantizedLayer],
+    cancel: threading.Event | None = None,
+) -> Prepared:
     """Make a model ready as a deployment asks for.
+
+    Args:
+        deployment: How it is to run.
+        source: The fp32 model.
+        layers: Quantized layers by name.
+        cancel: Ends a trial in another process.
 
     Raises:
         WorkbenchError: The runtime is unknown or cannot take the model; whatever went wrong is told in words.
+        Cancelled: `cancel` was set meanwhile.
     """
     reason = refusal(deployment, source)
     if reason is not None:
         raise WorkbenchError(reason)
     runtime = get(deployment.runtime)
     try:
-        tried(runtime, source, layers, deployment)
+        tried(runtime, source, layers, deployment, cancel)
         return runtime.prepare(source, layers, deployment)
     except (WorkbenchError, Cancelled):
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,8 @@ class Subject:
     Raises:
         WorkbenchError: They would not fit in memory.
     """
+    cancel: threading.Event | None = None
+    """Of the whole look."""
 
     @property
     def deployment(self) -> Deployment:
@@ -45,8 +48,9 @@ class Subject:
 
         Raises:
             WorkbenchError: The runtime is not here, or cannot take the model; the reason is told in words.
+            Cancelled: `cancel` was set meanwhile.
         """
-        return runtimes.prepare(deployment, self.source, self.layers if quantized else {})
+        return runtimes.prepare(deployment, self.source, self.layers if quantized else {}, self.cancel)
 
 
 def attempted(runtime: str, work: Callable[[], T]) -> T:

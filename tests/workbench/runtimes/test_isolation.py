@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from workbench import Quantization, WorkbenchError, runtimes
+import workbench as wb
+from workbench import Cancelled, Quantization, WorkbenchError, runtimes
 from workbench.inputs import Inputs
 from workbench.network import Network
 from workbench.quantization.quantizer import specs
@@ -109,6 +115,58 @@ def test_what_is_not_done_in_time_is_ended(strange: Path, own: Network, monkeypa
         os.kill(other, 0)
 
 
+def test_one_batch_does_not_vouch_for_another(strange: Path, own: Network) -> None:
+    for more in ({}, {"batch": 64}, {"batch": 64, "threads": 2}, {"batch": 64}):
+        runtimes.prepare(Deployment(runtime="works", **more), own, {})
+    elsewhere = [process for process in strange.read_text().split() if process != str(os.getpid())]
+    assert len(elsewhere) == 3
+
+
+def test_a_cancel_ends_a_trial_and_what_waits_for_one(strange: Path, own: Network) -> None:
+    prepared("works", own)
+    first, second = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        hanging = pool.submit(runtimes.prepare, Deployment(runtime="hangs"), own, {}, first)
+        until(lambda: len(strange.read_text().split()) == 3)
+        prepared("works", own)  # known already: it waits for nobody
+        waiting = pool.submit(runtimes.prepare, Deployment(runtime="prints"), own, {}, second)
+        second.set()
+        with pytest.raises(Cancelled):
+            waiting.result(30)
+        assert not hanging.done()
+        first.set()
+        with pytest.raises(Cancelled):
+            hanging.result(30)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(strange.read_text().split()[2]), 0)
+    prepared("prints", own)  # neither was remembered, and the next trial works
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_what_is_exported_meets_native_code_elsewhere_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def crashed(trial: Any, _: object) -> str:
+        asked.append((trial.runtime.name, trial.deployment.batch))
+        return "onnxruntime crashed on this model (SIGSEGV)."
+
+    inputs = torch.randn(60, 4)
+    bench = wb.Bench(Own().eval(), wb.Task.fidelity(inputs, calibration=inputs), store=wb.store.Store(tmp_path / "s"))
+    monkeypatch.setattr(isolation, "_answers", {})
+    monkeypatch.setattr(isolation, "_asked", crashed)
+    monkeypatch.setattr("workbench.exporting.exporter._compared", lambda *_: pytest.fail("it was loaded here"))
+    with pytest.raises(WorkbenchError, match=r"own\.onnx was not written: onnxruntime crashed"):
+        bench.export(wb.Recipe(), tmp_path / "own.onnx")
+    assert asked == [("onnxruntime", bench._network.batch)]
+    assert [each.name for each in tmp_path.iterdir()] == ["s"]
+
+
 def test_an_exception_becomes_a_sentence(strange: Path, own: Network) -> None:
     assert refused("raises", own) == "raises cannot take the model: ValueError: the operator Foo is unknown"
 
@@ -134,7 +192,7 @@ def test_a_runtime_that_another_process_cannot_import_is_told_what_to_do(
 def test_our_own_runtimes_take_a_strange_model_after_a_trial(own: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     trials: list[str] = []
 
-    def asked(trial: object) -> None:
+    def asked(trial: object, _: object) -> None:
         trials.append(trial.runtime.name)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(isolation, "_answers", {})
@@ -150,7 +208,7 @@ def test_our_own_runtimes_take_a_strange_model_after_a_trial(own: Network, monke
 def test_models_of_known_layers_are_not_tried_by_our_own_runtimes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation, "_asked", lambda _: pytest.fail("tried"))
+    monkeypatch.setattr(isolation, "_asked", lambda *_: pytest.fail("tried"))
     network = Network(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval(), Inputs(torch.randn(20, 4)), 1, tmp_path)
     runtimes.prepare(Deployment(), network, {})
 
