@@ -83,7 +83,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         offered = get_args(Quantization.model_fields[name].annotation)
         parser.add_argument(f"--{name}", metavar="NAME", help=f"{', '.join(offered[:-1])} or {offered[-1]}")
     parser.add_argument("--layer", action="append", default=[], metavar="NAME=BITS", help="weight bits of one layer")
-    parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or eager")
+    parser.add_argument("--runtime", metavar="NAME", help="onnxruntime, openvino, inductor or eager")
     parser.add_argument("--threads", type=int, metavar="N")
     parser.add_argument("--batch", type=int, metavar="N", help="inputs per call")
 

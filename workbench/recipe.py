@@ -434,8 +434,8 @@ class Deployment(Value):
     runtime: Name = "onnxruntime"
     device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?|gpu(\.\d+)?|npu|rocm|directml|coreml)$")] = "cpu"
     """``cuda:1`` is torch's second one; ``gpu``, ``gpu.1`` and ``npu`` are OpenVINO's names."""
-    batch: Annotated[Count, Field(le=65_536)] = 1
-    """Inputs per call."""
+    batch: Annotated[Count, Field(le=2**31 - 1)] = 1
+    """Inputs per call. How many fit in memory a bench knows, which names the largest number that does."""
     threads: Annotated[Count, Field(le=1024)] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     """Floating-point numbers of what is not integer; ``bf16`` has fp32's range and 8 bits of its 24."""

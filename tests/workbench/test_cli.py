@@ -82,3 +82,12 @@ def test_commands_of_other_packages_are_found(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "app" in capsys.readouterr().out
+
+
+def test_the_help_names_every_runtime(capsys: pytest.CaptureFixture[str]) -> None:
+    from workbench.runtimes import RUNTIMES
+
+    with pytest.raises(SystemExit):
+        main(["measure", "--help"])
+    said = capsys.readouterr().out
+    assert all(runtime.name in said for runtime in RUNTIMES)

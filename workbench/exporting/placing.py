@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def check_place(path: Path, *, folder: bool, overwrite: bool) -> None:
         overwrite: Whether what is there may be replaced.
 
     Raises:
-        WorkbenchError: It exists, is of the other kind, or has no folder to lie in.
+        WorkbenchError: It exists, is of the other kind, is read-only, or has no folder to lie in.
     """
     if not path.parent.is_dir():
         raise WorkbenchError(f"{path} cannot be written: there is no folder {path.parent}; make it first.")
@@ -34,6 +35,11 @@ def check_place(path: Path, *, folder: bool, overwrite: bool) -> None:
         raise WorkbenchError(f"{path} is a file; a path without an ending is a folder, so choose another name.")
     if (path.exists() or path.is_symlink()) and not overwrite:
         raise WorkbenchError(f"{path} exists; pass overwrite=True to replace it.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise WorkbenchError(f"{path} cannot be written: the folder {path.parent} is read-only; name another one.")
+    if path.exists() and not os.access(path, os.W_OK):
+        # a file could be replaced all the same: whoever made it read-only did not want that
+        raise WorkbenchError(f"{path} is read-only; make it writable, or choose another name.")
     if folder and path.is_dir() and any(path.iterdir()) and not (path / MARK).is_file():
         raise WorkbenchError(
             f"{path} is a folder with other files in it, which an export would remove; name a new one."
@@ -47,9 +53,9 @@ def workshop(path: Path) -> Iterator[Path]:
     Raises:
         WorkbenchError: The disk does not take it; what was at the path is still there.
     """
-    made = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # of its own also beside another export to the same path
+    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         yield made
     except OSError as error:
@@ -110,7 +116,7 @@ def place_folder(made: Path, path: Path) -> None:
     """
     for each in made.iterdir():
         _sync(each)
-    before = path.with_name(f".{path.name}.{os.getpid()}.before")
+    before = made.with_suffix(".before")
     if path.exists():
         os.replace(path, before)
     try:

@@ -152,7 +152,7 @@ def waterfall(subject: Subject, lock: threading.RLock, cancel: threading.Event |
             raise Cancelled
         with lock:
             step, last = _timed(plan, batch, last, [s.factor for s in found.steps if s.factor is not None], cancel)
-        doubts = disturbances(before, reading(), 1) if number == len(planned) - 1 else ()
+        doubts = disturbances(before, reading(), subject.deployment.threads) if number == len(planned) - 1 else ()
         found = found.model_copy(update={"steps": (*found.steps, step), "disturbances": doubts})
     yield found.model_copy(update={"stage": ""})
 

@@ -239,6 +239,32 @@ def test_a_tensor_that_is_lost_in_a_file_is_noticed(small, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_two_exports_to_one_path_do_not_disturb_each_other(small, tmp_path):
+    first, second = (small.export_stream(recipe, tmp_path / "net.onnx", overwrite=True) for recipe in (W8A8, Recipe()))
+    next(first), next(first)  # it has written and compares
+    *_, last = second
+    assert last.done
+    *_, last = first
+    assert last.done and "QuantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+    assert [each.name for each in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_what_is_read_only_is_refused_in_words_before_any_work(small, tmp_path, monkeypatch):
+    """As somebody sees it who is not root."""
+    access = os.access
+    forbidden = tmp_path / "net.onnx"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != forbidden and access(path, mode))
+    monkeypatch.setattr(OnnxGraph, "write", lambda *_: pytest.fail("it was written"))
+    forbidden.write_text("mine")
+    with pytest.raises(WorkbenchError, match=r"net\.onnx is read-only; make it writable, or choose another name"):
+        small.export(W8A8, forbidden, overwrite=True)
+    assert forbidden.read_text() == "mine"
+    forbidden = tmp_path
+    for name in ("other.onnx", "folder"):
+        with pytest.raises(WorkbenchError, match=r"cannot be written: the folder .* is read-only; name another one"):
+            small.export(W8A8, tmp_path / name)
+
+
 def test_an_export_that_is_cancelled_leaves_nothing(small, tmp_path):
     cancel = threading.Event()
     stream = small.export_stream(W8A8, tmp_path / "net.onnx", cancel=cancel)

@@ -102,6 +102,8 @@ def test_a_batch_beyond_memory_is_refused_before_it_is_made(bench: Bench, monkey
     monkeypatch.setattr(type(bench.task.calibration), "cycled", lambda *_: pytest.fail("it was made"))
     with pytest.raises(RecipeError, match=r"batch = 65,536.*largest batch that fits is [\d,]+\."):
         bench.measure(W8.replace(deployment=Deployment(batch=65_536)))
+    with pytest.raises(RecipeError, match=r"batch = 1,000,000: it needs about .*largest batch that fits is [\d,]+\."):
+        bench.measure(W8.replace(deployment=Deployment(batch=1_000_000)))
 
 
 def test_what_loads_slowly_is_loaded_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

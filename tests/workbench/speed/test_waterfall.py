@@ -17,6 +17,7 @@ from workbench.inputs import Inputs
 from workbench.report import Estimate
 from workbench.runtimes import timing
 from workbench.speed import waterfall as module
+from workbench.speed.disturbances import disturbances
 from workbench.speed.subject import Subject
 from workbench.speed.waterfall import Step, Waterfall, product, waterfall
 
@@ -43,7 +44,7 @@ class Machine:
 
         return call
 
-    def prepare(self, deployment: Deployment, _: object, layers: dict[str, object]) -> _Prepared:
+    def prepare(self, deployment: Deployment, _: object, layers: dict[str, object], cancel: object) -> _Prepared:
         return _Prepared(self.work((deployment.runtime, deployment.threads, bool(layers))))
 
 
@@ -155,6 +156,13 @@ def test_threads_are_those_of_the_recipe_or_all_processors(machine: Machine) -> 
     found = steps(last(waterfall(subject(four), threading.RLock())))
     assert found["4 threads"].factor.value == pytest.approx(1e-3 / 1.6e-3)
     assert "asks for 1" in steps(last(waterfall(subject(W8), threading.RLock())))["2 threads"].note
+
+
+def test_more_threads_than_processors_are_warned_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "disturbances", disturbances)
+    machine.takes["onnxruntime", 500, True] = 1e-3
+    many = W8.replace(deployment=Deployment(threads=500))
+    assert any("500 threads share" in said for said in last(waterfall(subject(many), threading.RLock())).disturbances)
 
 
 def test_a_recipe_for_a_torch_runtime_gets_a_graph_runtime_in_its_place(machine: Machine) -> None:
