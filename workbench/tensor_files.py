@@ -27,11 +27,16 @@ def save(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     Raises:
         OSError: The file cannot be written. One that was there before is left whole.
     """
+    write_atomically(path, packed(about, tensors))
+
+
+def packed(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """What `save` writes."""
     text = json.dumps(about, sort_keys=True)
     plain = {
         name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in sorted(tensors.items())
     }
-    write_atomically(path, safetensors.torch.save(plain, {"about": text, "sha256": _checksum(text, plain)}))
+    return safetensors.torch.save(plain, {"about": text, "sha256": _checksum(text, plain)})
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -44,7 +49,15 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         OSError: There is no such file, or it cannot be read.
         ValueError: It is truncated, altered, or not of this kind.
     """
-    content = path.read_bytes()
+    return unpacked(path.read_bytes())
+
+
+def unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The reverse of `packed`.
+
+    Raises:
+        ValueError: As in `load`.
+    """
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

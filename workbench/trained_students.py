@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from workbench.distillation.asking import Answers
 from workbench.distillation.asking import Teacher as Asked
 from workbench.distillation.goal import Goal
 from workbench.distillation.layer_pairs import proposed, shapes
-from workbench.distillation.progress import DivergenceError, Progress
+from workbench.distillation.progress import DivergenceError, Progress, with_note
 from workbench.distillation.students import Own, Reduced, make_student
+from workbench.distillation.teacher import doubt
 from workbench.distillation.trained import Trained
 from workbench.errors import Cancelled, RecipeError, WorkbenchError, nearest
 from workbench.fusion.training import trained_soup
@@ -34,6 +34,7 @@ from workbench.task import Task
 
 MADE_BY = "2"
 """Part of a student's name on disk; to be raised when the trainer would make other weights."""
+NOT_KEPT = "The student is used until this session ends and is gone then, as it could not be written: {error}."
 
 Teacher = nn.Module | Callable[[], nn.Module]
 
@@ -214,7 +215,8 @@ class TrainedStudents:
 
         Raises:
             Cancelled: `cancel` was set before the teacher was done.
-            DivergenceError: A loss became NaN or infinite; the best weights until then are used in this process.
+            DivergenceError: A loss became NaN or infinite; the best weights that were evaluated until then, if any,
+                are used in this process.
             WorkbenchError: What the networks are not fit for; or the process that trains ended.
         """
         if settings.soup > 1:
@@ -243,13 +245,14 @@ class TrainedStudents:
                         yield progress
             except DivergenceError as error:
                 checkpoint.remove()  # it would lead there again
-                if error.trained.steps:
+                if error.trained is not None:
                     self._found[settings] = self._assembled(settings, error.trained)
                 raise
             if not trained.cancelled:
-                with contextlib.suppress(OSError):  # a full or read-only disk: the student lives on in memory
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    trained.save(path)
+                not_kept = _kept(trained, path)
+                if not_kept:
+                    last = last.noted(not_kept)
+                else:
                     checkpoint.remove()
             if not trained.cancelled or last.student is not None:  # else there is nothing that it learned
                 self._found[settings] = self._assembled(settings, trained)
@@ -278,10 +281,11 @@ class TrainedStudents:
             self.goal,
         )
         if souped.trained is not None:
-            with contextlib.suppress(OSError):  # as above
-                souped.trained.save(self._path(settings))
+            not_kept = _kept(souped.trained, self._path(settings))
             self._found[settings] = self._assembled(settings, souped.trained)
-        yield souped.progress
+            yield souped.progress.noted(not_kept)
+        else:
+            yield souped.progress
 
     def score(self, settings: Distillation) -> Estimate | None:
         """How good a trained student is on the held-out training examples; None where it was not trained."""
@@ -299,16 +303,18 @@ class TrainedStudents:
     ) -> Generator[Progress, None, Trained]:
         teachers = self._asked(settings)
         inputs, labels = self._lessons.training(settings)
+        said = self._answers.of(teachers, settings, inputs, cancel, classes=self.goal.classes)
+        validation = self._lessons.validation(teachers)
         modules = [each.module for each in teachers]
         asked_again = settings.features is not None or (settings.augmentation != "none" and not settings.views)
-        return apart.distil(
+        training = apart.distil(
             self._base.original,
             self._example,
             settings if self._lessons.has_targets else settings.replace(labels=0),
             inputs,
             labels,
-            self._answers.of(teachers, settings, inputs, cancel, classes=self.goal.classes),
-            self._lessons.validation(teachers),
+            said,
+            validation,
             cancel,
             modules[0] if asked_again else None,
             self._own,
@@ -317,6 +323,20 @@ class TrainedStudents:
             pause=pause,
             checkpoint=checkpoint,
         )
+        return with_note(training, self._doubt(settings, teachers, validation, cancel))
+
+    def _doubt(
+        self,
+        settings: Distillation,
+        teachers: Sequence[Asked],
+        validation: tuple[Tensor, Tensor],
+        cancel: threading.Event | None,
+    ) -> str:
+        """Of the teachers, by what is right for held-out examples; nothing where they themselves said that."""
+        if not self.goal.classes or not self._lessons.has_targets:
+            return ""
+        held_out, targets = validation
+        return doubt(self._answers.together(teachers, held_out, settings.temperature, cancel).logits, targets)
 
     def _asked(self, settings: Distillation) -> list[Asked]:
         networks = [self.teacher(name) for name in settings.teachers]
@@ -360,6 +380,16 @@ class TrainedStudents:
     def _network(self, module: nn.Module) -> Network:
         task = self._task
         return Network(module, task.calibration, len(task), self._folder / "graphs", task.output, task.metrics_for)
+
+
+def _kept(trained: Trained, path: Path) -> str:
+    """Write a student to its place; on a full or read-only disk it lives on in memory, which is what is returned."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trained.save(path)
+    except OSError as error:
+        return NOT_KEPT.format(error=error)
+    return ""
 
 
 def _at_the_start() -> Progress:

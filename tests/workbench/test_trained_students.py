@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import threading
 
 import pytest
@@ -26,6 +28,17 @@ def data(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def network(width: int, classes: int = 3) -> nn.Module:
     torch.manual_seed(width)
     return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, classes))
+
+
+def learned_teacher() -> nn.Module:
+    made = network(16)
+    inputs, targets = data(1000, 9)
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(made(inputs), targets).backward()
+        optimizer.step()
+    return made
 
 
 def bench(store: Store, **teachers: nn.Module) -> wb.Bench:
@@ -110,8 +123,49 @@ def test_a_full_disk_keeps_the_student_in_memory(store: Store, monkeypatch: pyte
 
     monkeypatch.setattr("workbench.distillation.trained.Trained.save", full)
     b = bench(store)
-    assert b.measure(Recipe(distillation=SETTINGS)).distillation is not None
+    *_, last = b.distil(SETTINGS)
+    assert last.done
+    assert re.search(r"gone then, as it could not be written: .*No space left on device", last.note)
     assert b.distilled(SETTINGS)
+    assert b.measure(Recipe(distillation=SETTINGS)).distillation is not None
+    assert not bench(Store(store.folder)).distilled(SETTINGS)
+    *_, last = b.distil(SETTINGS.replace(soup=2))
+    assert "No space left on device" in last.note
+    assert b.distilled(SETTINGS.replace(soup=2))
+
+
+@pytest.mark.parametrize("labels", [0, 10, 40])
+def test_a_teacher_at_chance_is_told_however_few_labels_there_are(store: Store, labels: int) -> None:
+    settings = SETTINGS.replace(labels=labels, epochs=1)
+    stuck = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    nn.init.zeros_(stuck[1].weight)
+    nn.init.constant_(stuck[1].bias[2], 0.1)  # the class of a quarter
+    right = r"The teacher is right for \d+% of 260 held-out examples .* not distinguishably more than chance, 33%"
+    curve = list(bench(store, stuck=stuck).distil(settings.replace(teacher="stuck")))
+    assert re.search(right, curve[-1].note)
+    good = learned_teacher()
+    assert "more than chance" not in list(bench(store, good=good).distil(settings.replace(teacher="good")))[-1].note
+
+
+def test_a_teacher_that_made_the_targets_is_not_doubted_by_them(store: Store) -> None:
+    inputs = data(600, 3)[0]
+    task = dataclasses.replace(
+        Task.fidelity(data(50, 1)[0], calibration=data(60, 2)[0]),
+        training=TrainingData(600, lambda: (inputs, torch.zeros(600, dtype=torch.long))),
+    )
+    made = wb.Bench(network(8), task, store=store)
+    assert "more than chance" not in list(made.distil(SETTINGS.replace(teacher="self", labels=0)))[-1].note
+
+
+def test_a_loss_that_breaks_at_the_first_step_installs_no_student(store: Store) -> None:
+    inputs, targets = data(2600, 3)
+    inputs[:] = 3e38
+    task = Task.classification(*data(500, 1), calibration=data(60, 2)[0], training=(inputs, targets), classes=3)
+    teacher = nn.Sequential(nn.Hardtanh(), network(16))
+    b = wb.Bench(network(8), task, store=store, teachers={"big": teacher})
+    with pytest.raises(WorkbenchError, match=r"at step 1 of .* there is nothing to keep"):
+        list(b.distil(SETTINGS))
+    assert not b.distilled(SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +196,10 @@ def test_a_cancelled_training_goes_on_where_it_was(store: Store) -> None:
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
 
-def test_a_loss_that_breaks_leaves_the_best_and_the_session_goes_on(store: Store) -> None:
+def test_a_loss_that_breaks_leaves_the_best_and_the_session_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.distillation.pair.TRAINED_BETWEEN", 64)  # it is evaluated before it breaks
     inputs, targets = data(2600, 3)
     inputs[5] = 3e38
     task = Task.classification(*data(500, 1), calibration=data(60, 2)[0], training=(inputs, targets), classes=3)
@@ -151,6 +208,7 @@ def test_a_loss_that_breaks_leaves_the_best_and_the_session_goes_on(store: Store
     long = SETTINGS.replace(epochs=40)
     with pytest.raises(WorkbenchError, match=r"in its part .* the best weights until then are kept"):
         list(b.distil(long))
+    assert b.distilled(long)
     assert not any((store.folder / "students").glob("*.safetensors"))
     assert list(b.distil(SETTINGS.replace(images=4, labels=2)))[-1].done
 

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from workbench import errors
 from workbench.checkpoints import CheckpointFile
 from workbench.distillation import job, trainer
 from workbench.distillation.goal import CLASSES, Goal
-from workbench.distillation.progress import DivergenceError, Progress
+from workbench.distillation.progress import DivergenceError, Progress, with_note
 from workbench.distillation.students import Own
 from workbench.distillation.teacher import TeacherLogits
 from workbench.distillation.trained import Trained
@@ -33,6 +32,7 @@ from workbench.recipe import Distillation
 LISTENED_SECONDS = 0.05
 """Between two looks whether it was cancelled or paused."""
 HERE = "It trains in this process, which answers less quickly meanwhile: it cannot be handed to another one ({reason})."
+NO_FILE = "What was learned came back without a file, as none could be written ({reason}): look for space on the disk."
 
 _helpers = Helpers("from workbench.distillation.worker import main; main()")
 
@@ -84,14 +84,24 @@ def distil(
     arguments |= {"validation": validation, "cancel": cancel, "pause": pause}
     if _in_a_pool():
         return (yield from trainer.distil(**arguments))
-    with tempfile.TemporaryDirectory(prefix="training-") as folder:
-        reason = _packed(Path(folder), together, *job.taken_apart(inputs, labels, known, validation))
+    with contextlib.ExitStack() as stack:
+        folder, reason = _folder(stack)
+        if not reason:
+            reason = _packed(folder, together, *job.taken_apart(inputs, labels, known, validation))
         if not reason:
             try:
-                return (yield from _followed(Path(folder), cancel, pause, checkpoint))
+                return (yield from _followed(folder, cancel, pause, checkpoint))
             except _NotHandedOverError as error:
                 reason = str(error)
-    return (yield from _with_note(trainer.distil(**arguments), HERE.format(reason=_first_line(reason))))
+    return (yield from with_note(trainer.distil(**arguments), HERE.format(reason=_first_line(reason))))
+
+
+def _folder(stack: contextlib.ExitStack) -> tuple[Path, str]:
+    """Of a job, until the stack is left; or why there is none."""
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="training-"))), ""
+    except OSError as error:
+        return Path(), str(error)
 
 
 def _packed(folder: Path, together: Mapping[str, Any], tensors: Mapping[str, Tensor], prints: list[str]) -> str:
@@ -111,7 +121,8 @@ class _NotHandedOverError(Exception):
 def _followed(
     folder: Path, cancel: threading.Event | None, pause: threading.Event | None, checkpoint: CheckpointFile | None
 ) -> Generator[Progress, None, Trained]:
-    """Progress as it comes from the other process."""
+    """Progress as it comes from the other process; the last one when the student is here."""
+    last: Progress | None = None
     with _helpers.one() as process:
         lines = _lines(process)
         _say(process, job=str(folder), paths=search_paths(), threads=torch.get_num_threads())
@@ -130,16 +141,24 @@ def _followed(
                 raise WorkbenchError(_died(process, checkpoint))
             message = json.loads(line)
             if "progress" in message:
-                yield Progress.from_dict(message["progress"])
+                progress = Progress.from_dict(message["progress"])
+                if progress.done:
+                    last = progress
+                else:
+                    yield progress
             else:
                 end = message["end"]
     if "unreadable" in end:
         raise _NotHandedOverError(end["unreadable"])
     if end.get("error") == "DivergenceError":
-        raise DivergenceError(end["text"], Trained.load(folder / job.RESULT))
+        raise DivergenceError(end["text"], job.found(folder, end))
     if "error" in end:
         raise getattr(errors, end["error"])(end["text"])
-    return Trained.load(folder / job.RESULT)
+    trained = job.found(folder, end)
+    assert trained is not None  # noqa: S101 - it ended well
+    assert last is not None  # noqa: S101 - every training ends with it
+    yield last.noted(NO_FILE.format(reason=end["reason"])) if "reason" in end else last
+    return trained
 
 
 def _lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str]:
@@ -183,13 +202,3 @@ def _first_line(text: str) -> str:
 def _in_a_pool() -> bool:
     """Whether this process was started to compute: no page waits for it, and one more process would be one too many."""
     return multiprocessing.parent_process() is not None
-
-
-def _with_note(training: Generator[Progress, None, Trained], note: str) -> Generator[Progress, None, Trained]:
-    while True:
-        try:
-            progress = next(training)
-        except StopIteration as end:
-            trained: Trained = end.value
-            return trained
-        yield replace(progress, note=f"{progress.note} {note}".strip())

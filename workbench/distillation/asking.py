@@ -63,13 +63,31 @@ class Answers:
             Cancelled: `cancel` was set.
             TaskError, WorkbenchError: See `teacher_logits`.
         """
-        found = []
-        for looked_at in _looks(settings, inputs):
-            data = fingerprint(looked_at)
-            known = [self._one(teacher, looked_at, data, cancel, classes=classes) for teacher in teachers]
-            together = mean_of([each.logits for each in known], settings.temperature if classes else None)
-            found.append(TeacherLogits(together, data))
-        return found
+        temperature = settings.temperature if classes else None
+        return [self.together(teachers, looked_at, temperature, cancel) for looked_at in _looks(settings, inputs)]
+
+    def together(
+        self,
+        teachers: Sequence[Teacher],
+        inputs: Tensor,
+        temperature: float | None,
+        cancel: threading.Event | None = None,
+    ) -> TeacherLogits:
+        """What the teachers say together about images as they are.
+
+        Args:
+            teachers: One or more.
+            inputs: Shape (n, ...).
+            temperature: At which logits of classes are averaged; None: the outputs are no classes.
+            cancel: Stops between batches.
+
+        Raises:
+            Cancelled: `cancel` was set.
+            TaskError, WorkbenchError: See `teacher_logits`.
+        """
+        data, classes = fingerprint(inputs), temperature is not None
+        known = [self._one(teacher, inputs, data, cancel, classes=classes) for teacher in teachers]
+        return TeacherLogits(mean_of([each.logits for each in known], temperature), data)
 
     def _one(
         self, teacher: Teacher, inputs: Tensor, data: str, cancel: threading.Event | None, *, classes: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from workbench.distillation.teacher import TeacherLogits
+from workbench.distillation.trained import Trained
 from workbench.recipe import Distillation
 
 ARGUMENTS, TENSORS, RESULT = "arguments", "tensors.safetensors", "result.safetensors"
@@ -64,6 +66,32 @@ def read(folder: Path, loads: Callable[[bytes], Any]) -> dict[str, Any]:
         "teacher_logits": known,
         "validation": (tensors["held_out"], tensors["wanted"]),
     }
+
+
+def handed_back(folder: Path, trained: Trained | None) -> dict[str, Any]:
+    """Put what was learned where the one who asked finds it, or, on a full disk, into the answer itself.
+
+    Returns:
+        What the last line of the answer has to say of it; see `found`.
+    """
+    if trained is None:
+        return {"result": "none"}
+    try:
+        trained.save(folder / RESULT)
+    except OSError as error:
+        return {"result": "here", "content": base64.b64encode(trained.packed()).decode(), "reason": str(error)}
+    return {"result": "file"}
+
+
+def found(folder: Path, end: Mapping[str, Any]) -> Trained | None:
+    """The reverse of `handed_back`.
+
+    Raises:
+        OSError, WorkbenchError: The file is not there, or damaged.
+    """
+    if end["result"] == "here":
+        return Trained.unpacked(base64.b64decode(end["content"]))
+    return Trained.load(folder / RESULT) if end["result"] == "file" else None
 
 
 def line(**message: Any) -> str:

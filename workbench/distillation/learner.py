@@ -119,7 +119,7 @@ class Learner:
         return self.loss
 
     def evaluate(self, goal: Goal, inputs: Tensor, targets: Tensor) -> bool:
-        """Measure how good it is, and remember the weights if none were better.
+        """Measure how good it is, and remember the weights if they are numbers and none were better.
 
         Args:
             goal: How it is measured.
@@ -132,8 +132,11 @@ class Learner:
         self.accuracy = goal.score(self.network, inputs, targets)
         if not self.taken or (self.best is not None and goal.better(self.best, self.accuracy)):
             return False
+        now = self.state()
+        if not all(bool(value.isfinite().all()) for value in now.values()):
+            return False  # the loss before the latest step was finite, its gradient was not
         better = self.best is None or goal.better(self.accuracy, self.best)
-        self.best, self.best_state = self.accuracy, self.state()
+        self.best, self.best_state = self.accuracy, now
         return better
 
     def return_to_best(self) -> None:

@@ -210,11 +210,17 @@ class Pair:
     def _diverged(self, who: str, loss: float, parts: list[str]) -> DivergenceError:
         student = self.student
         part = f" in its part {' and '.join(parts)}" if parts else ""
+        found = student.best is not None and (self.control.best is not None or not self.control.steps)
+        kept = (
+            "the best weights until then are kept"
+            if found
+            else "there is nothing to keep: no evaluation had found weights before"
+        )
         return DivergenceError(
             f"The loss of the {who} became {loss} at step {student.taken} of {student.steps}{part}; it learns no more, "
-            "and the best weights until then are kept. Look for extreme values in the training inputs and in the "
-            f"teacher's outputs (the largest is {float(student.examples.logits.abs().max()):.3g}).",
-            self.best(),
+            f"and {kept}. Look for extreme values in the training inputs and in the teacher's outputs (the largest is "
+            f"{float(student.examples.logits.abs().max()):.3g}).",
+            self.best() if found else None,
         )
 
     def _resume(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from workbench.distillation.trained import Trained
@@ -50,6 +50,10 @@ class Progress:
             for each in fields(self)
         }
 
+    def noted(self, note: str) -> Progress:
+        """The same with one more sentence."""
+        return replace(self, note=f"{self.note} {note}".strip())
+
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> Progress:
         """The reverse of `to_dict`."""
@@ -57,10 +61,21 @@ class Progress:
         return cls(**{**told, **estimates})
 
 
+def with_note(training: Generator[Progress, None, Trained], note: str) -> Generator[Progress, None, Trained]:
+    """A training whose progress says something more."""
+    while True:
+        try:
+            progress = next(training)
+        except StopIteration as end:
+            trained: Trained = end.value
+            return trained
+        yield progress.noted(note)
+
+
 class DivergenceError(WorkbenchError):
     """A loss became NaN or infinite."""
 
-    def __init__(self, text: str, trained: Trained) -> None:
+    def __init__(self, text: str, trained: Trained | None) -> None:
         super().__init__(text)
         self.trained = trained
-        """The best weights until then."""
+        """The best weights until then; None where none were evaluated after a step."""

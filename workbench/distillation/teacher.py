@@ -12,10 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from workbench import tensor_files
+from workbench import statistics, tensor_files
 from workbench.distillation.losses import mean_of_teachers
 from workbench.errors import Cancelled, TaskError, WorkbenchError
 from workbench.tracing import running
+
+ENOUGH = 20
+"""Examples that a teacher is doubted from."""
 
 
 def fingerprint(inputs: Tensor) -> str:
@@ -142,6 +145,25 @@ def outputs_of(teacher: nn.Module, inputs: Tensor, batch: int = 500, cancel: thr
             said.append(returned)
     with torch.inference_mode(False):
         return torch.cat(said).float().clone()
+
+
+def doubt(logits: Tensor, targets: Tensor) -> str:
+    """What is said of a teacher that is right no more often than chance; nothing of another, or of a few examples.
+
+    Args:
+        logits: What it says about examples that nothing is learned from, shape (n, classes).
+        targets: What is right for them, shape (n,).
+    """
+    n, classes = logits.shape
+    if n < ENOUGH or targets.shape != (n,):  # who trains refuses targets that are no classes
+        return ""
+    right = statistics.proportion(int((logits.argmax(1) == targets).sum()), n, "measured")
+    if right.low > 1 / classes:
+        return ""
+    return (
+        f"The teacher is right for {right.value:.0%} of {n:,} held-out examples (95 % interval {right.low:.0%} to "
+        f"{right.high:.0%}), not distinguishably more than chance, {1 / classes:.0%}: it may have nothing to teach."
+    )
 
 
 def mean_of(said: Sequence[Tensor], temperature: float | None) -> Tensor:

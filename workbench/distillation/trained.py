@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -32,10 +33,16 @@ class Trained:
         Raises:
             OSError: The file cannot be written. One that was there before is left whole.
         """
+        tensor_files.save(path, *self._parts())
+
+    def packed(self) -> bytes:
+        """What `save` writes."""
+        return tensor_files.packed(*self._parts())
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about = {"format": FORMAT, "steps": self.steps, "seconds": self.seconds, "cancelled": self.cancelled}
         both = (("student", self.student_state), ("control", self.control_state))
-        tensors = {f"{who}.{name}": value for who, state in both for name, value in state.items()}
-        tensor_files.save(path, about, tensors)
+        return about, {f"{who}.{name}": value for who, state in both for name, value in state.items()}
 
     @classmethod
     def load(cls, path: Path) -> Trained:
@@ -46,15 +53,24 @@ class Trained:
             WorkbenchError: It is truncated, altered, or not of this kind.
         """
         try:
-            about, tensors = tensor_files.load(path)
-            if about.pop("format") != FORMAT:
-                raise ValueError("it has another format than this version writes")
-            parts: dict[str, dict[str, Tensor]] = {"student": {}, "control": {}}
-            for key, tensor in tensors.items():
-                who, _, name = key.partition(".")
-                parts[who][name] = tensor
-            return cls(student_state=parts["student"], control_state=parts["control"], **about)
+            return cls.unpacked(path.read_bytes())
         except (ValueError, KeyError, TypeError) as error:
             raise WorkbenchError(
                 f"{path.name} cannot be used as a trained student: {error}. Delete it and distil again."
             ) from error
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> Trained:
+        """The reverse of `packed`.
+
+        Raises:
+            ValueError, KeyError, TypeError: It is something else.
+        """
+        about, tensors = tensor_files.unpacked(content)
+        if about.pop("format") != FORMAT:
+            raise ValueError("it has another format than this version writes")
+        parts: dict[str, dict[str, Tensor]] = {"student": {}, "control": {}}
+        for key, tensor in tensors.items():
+            who, _, name = key.partition(".")
+            parts[who][name] = tensor
+        return cls(student_state=parts["student"], control_state=parts["control"], **about)

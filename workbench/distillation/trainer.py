@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from workbench import statistics
 from workbench.checkpoints import CheckpointFile
 from workbench.distillation.augmenting import Augmentation
 from workbench.distillation.checking import require_counts, require_data, require_outputs
@@ -33,8 +32,6 @@ SECONDS_BETWEEN = 0.2
 PAUSE_SECONDS = 0.05
 """Between two looks whether a pause is over."""
 NO_LABELS = "The control has no labelled example to learn from and stays at its initial accuracy."
-ENOUGH_LABELS = 20
-"""Labelled examples that a teacher is doubted from."""
 
 
 def distil(
@@ -124,7 +121,7 @@ def distil(
     held_out, targets = validation
     if held_out.dim() == 4:
         held_out = held_out.contiguous(memory_format=torch.channels_last)
-    notes = tuple(_notes(control, told, goal))
+    notes = () if control.steps else (NO_LABELS,)
     pair = Pair(student, control, teaching, goal, (held_out, targets), notes, settings.patience, checkpoint, scale)
     return _in_turns(pair, cancel, pause)
 
@@ -215,21 +212,6 @@ def _looks(
     if not teachers:
         raise WorkbenchError("distillation.views = 0: the teacher itself is needed, not its logits alone; pass it.")
     return taught, fresh
-
-
-def _notes(control: Learner, told: Examples, goal: Goal) -> list[str]:
-    notes = [] if control.steps else [NO_LABELS]
-    if goal.classes and len(told.inputs) >= ENOUGH_LABELS:
-        logits = told.logits if told.logits.dim() == 2 else told.logits[:, 0]
-        right = statistics.proportion(int((logits.argmax(1) == told.targets).sum()), len(logits), "measured")
-        classes = logits.shape[1]
-        if right.low <= 1 / classes:
-            notes.append(
-                f"The teacher is right for {right.value:.0%} of the {len(logits):,} labelled examples (95 % interval "
-                f"{right.low:.0%} to {right.high:.0%}), not distinguishably more than chance, {1 / classes:.0%}: it "
-                "may have nothing to teach."
-            )
-    return notes
 
 
 def _is_set(event: threading.Event | None) -> bool:

@@ -75,13 +75,11 @@ def _trained(message: dict[str, Any], listener: _Listener, answers: TextIO) -> d
             try:
                 progress = next(training)
             except StopIteration as finished:
-                finished.value.save(folder / job.RESULT)
-                return {}
+                return job.handed_back(folder, finished.value)
             answers.write(job.line(progress=progress.to_dict()))
             answers.flush()
     except DivergenceError as error:
-        error.trained.save(folder / job.RESULT)
-        return {"error": type(error).__name__, "text": str(error)}
+        return {"error": type(error).__name__, "text": str(error), **job.handed_back(folder, error.trained)}
     except (errors.WorkbenchError, errors.Cancelled) as error:
         return {"error": type(error).__name__, "text": str(error)}
     except Exception as error:  # a model's own code can raise anything

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from workbench.distillation.apart import distil
 from workbench.distillation.progress import DivergenceError
 from workbench.distillation.teacher import TeacherLogits, fingerprint
 from workbench.errors import RecipeError, WorkbenchError
-from workbench.helper_process import Helpers
+from workbench.helper_process import Helpers, end
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_training import INPUTS, RULE, SETTINGS, run, same, training
@@ -74,7 +75,7 @@ def test_the_process_serves_the_next_training_and_reports_what_goes_wrong(helper
     logits = TeacherLogits(4 * INPUTS @ RULE, fingerprint(spoilt))
     with pytest.raises(DivergenceError, match="in its part") as error:
         run(training(distil, inputs=spoilt, teacher_logits=logits, settings=SETTINGS.replace(features=None)))
-    assert all(torch.isfinite(value).all() for value in error.value.trained.student_state.values())
+    assert error.value.trained is None  # it broke before anything was evaluated
     with pytest.raises(RecipeError, match="no loss 'kdd'"):
         run(training(distil, settings=SETTINGS.replace(loss="kdd")))
     cancel, pause, paused = threading.Event(), threading.Event(), 0
@@ -88,6 +89,64 @@ def test_the_process_serves_the_next_training_and_reports_what_goes_wrong(helper
     assert progress.cancelled
     assert not progress.paused
     assert len(set(helpers.pids)) <= before + 1
+
+
+def own(breaks_at: float, largest_file: int | None = None) -> Callable[[], nn.Module]:
+    """A student that returns NaN from a step on, and may forbid the process that trains it to write larger files."""
+
+    class Breaking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc, self.calls = nn.Linear(10, 4), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += self.training
+            return self.fc(x) * (1 if self.calls < breaks_at else math.nan)
+
+    def made() -> nn.Module:
+        if largest_file is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return Breaking()
+
+    return made
+
+
+@pytest.mark.parametrize("breaks_at", [math.inf, 41, 1])
+def test_what_was_learned_arrives_also_where_no_file_can_be_written(tmp_path: Path, breaks_at: float) -> None:
+    """A real fault of a real write: the process that trains may write no more than a few bytes."""
+    pytest.importorskip("resource")
+    changes: dict[str, Any] = {"settings": SETTINGS.replace(features=None, student="own")}
+    checkpoint = CheckpointFile(tmp_path / "c.safetensors", "this", every=0.0, share=math.inf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apart, "_helpers", limited := Watched())  # nobody else gets that process
+        tight = training(distil, own={"own": own(breaks_at, largest_file=100)}, checkpoint=checkpoint, **changes)
+        if breaks_at == math.inf:
+            curve, trained = run(tight)
+            assert "came back without a file" in curve[-1].note
+            assert "File too large" in curve[-1].note
+            assert same(trained, run(training(own={"own": own(breaks_at)}, **changes))[1])
+        else:
+            with pytest.raises(DivergenceError) as told:
+                run(tight)
+            with pytest.raises(DivergenceError) as expected:
+                run(training(own={"own": own(breaks_at)}, **changes))
+            assert str(told.value) == str(expected.value)
+            assert (told.value.trained is None) == (breaks_at == 1)
+            if told.value.trained is not None:
+                assert same(told.value.trained, expected.value.trained)
+        assert len(limited.pids) == 1
+        with limited.one() as process:
+            assert process.pid == limited.pids[0]  # it lives
+            end(process)
+
+
+def test_without_a_folder_it_trains_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    curve, _ = run(training(distil, settings=SETTINGS.replace(features=None, epochs=1)))
+    assert "trains in this process" in curve[-1].note
 
 
 def test_a_class_of_the_notebook_is_handed_over_and_what_cannot_be_is_trained_here(helpers: Watched) -> None:

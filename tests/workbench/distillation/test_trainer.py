@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import threading
 from collections import Counter
 from collections.abc import Generator
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from workbench.distillation import pair, trainer
 from workbench.distillation.goal import accuracy
-from workbench.distillation.learner import BATCH, batches
+from workbench.distillation.learner import BATCH, Learner, batches
 from workbench.distillation.students import scale_width
 from workbench.distillation.teacher import TeacherLogits, fingerprint
 from workbench.distillation.trainer import DivergenceError, Progress, Trained, distil
@@ -202,13 +201,29 @@ def test_patience_ends_both_early_and_uses_the_best(monkeypatch: pytest.MonkeyPa
         assert accuracy(network, HELD_OUT, right(HELD_OUT)).value == best
 
 
-def test_a_teacher_at_chance_is_told() -> None:
-    settings = SETTINGS.replace(epochs=1, labels=200)
-    drawn = TeacherLogits(torch.randn(1500, CLASSES, generator=torch.Generator().manual_seed(5)), fingerprint(INPUTS))
-    curve, _ = run(training(settings, teacher_logits=drawn))
-    assert re.search(r"right for 21% of the 200 labelled examples .* more than chance, 17%", curve[-1].note)
-    curve, _ = run(training(settings))
-    assert not curve[-1].note
+def test_a_loss_that_breaks_before_anything_was_evaluated_leaves_nothing() -> None:
+    spoilt = INPUTS.clone()
+    spoilt[:] = 3e38
+    logits = TeacherLogits(taught(INPUTS).logits, fingerprint(spoilt))
+    with pytest.raises(DivergenceError, match=r"at step 1 of .* there is nothing to keep") as error:
+        run(training(inputs=spoilt, teacher_logits=logits))
+    assert error.value.trained is None
+
+
+def test_weights_that_are_no_numbers_are_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finite loss with an infinite gradient spoils the weights one step before the loss shows it."""
+
+    def spoil(learner: Learner) -> float:
+        with torch.no_grad():
+            next(iter(learner.network.parameters())).fill_(math.nan)
+        learner.taken += 1
+        return 0.5 if learner.taken == 1 else math.nan
+
+    monkeypatch.setattr(pair, "TRAINED_BETWEEN", BATCH)
+    monkeypatch.setattr(Learner, "step", spoil)
+    with pytest.raises(DivergenceError, match="there is nothing to keep") as error:
+        run(training())
+    assert error.value.trained is None
 
 
 def test_a_cancel_stops_before_the_next_step_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
