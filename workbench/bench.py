@@ -47,7 +47,7 @@ from workbench.hardware.roofline import bound as roofline_bound
 from workbench.inputs import Inputs
 from workbench.layers import LayerInfo, LeftAlone
 from workbench.levers.interaction import Interaction, taken_apart
-from workbench.levers.seed_study import SeedStudy, over_seeds
+from workbench.levers.seed_study import SeedStudy, over_seeds, so_far
 from workbench.levers.teaching import AgreementMatrix, Listener, Softened, agreement_matrix
 from workbench.network import Network
 from workbench.planning.forecast import Cost, Forecast
@@ -464,11 +464,11 @@ class Bench:
         Args:
             distillation: The settings, with the first seed. Each seed is a training that is found again.
             seeds: How many, 1 to 10.
-            cancel: Ends it; seeds that were finished are kept.
+            cancel: Ends it; what comes back has the seeds that were measured until then.
 
         Raises:
             RecipeError: See `check`; or a number of seeds that is not allowed.
-            Cancelled: `cancel` was set.
+            Cancelled: `cancel` was set before a seed was measured.
         """
         *_, study = self.over_seeds_stream(distillation, seeds, cancel)
         return study
@@ -479,6 +479,11 @@ class Bench:
         """As `over_seeds`, with the `progress` of each training, and after every seed."""
         self.check(Recipe(distillation=distillation))
         return over_seeds(distillation, seeds, self._students, self._evaluation, self._network, cancel)
+
+    def seeds_so_far(self, distillation: Distillation, seeds: int = 3) -> SeedStudy:
+        """As `over_seeds`, of those seeds that were trained to their end; nothing is trained."""
+        self.check(Recipe(distillation=distillation))
+        return so_far(distillation, seeds, self._students, self._evaluation, self._network)
 
     def softened(self, distillation: Distillation, index: int, temperature: float | None = None) -> Softened:
         """Probabilities that the teacher gives the classes of a test example, softened; the student's if it is trained.

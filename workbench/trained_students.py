@@ -47,6 +47,8 @@ class TrainedStudent:
     """``student``, ``control`` and ``teacher``."""
     steps: int
     seconds: float
+    cancelled: bool = False
+    """Whether these are the best weights of a training that was stopped."""
 
 
 class TrainedStudents:
@@ -254,7 +256,7 @@ class TrainedStudents:
                     last = last.noted(not_kept)
                 else:
                     checkpoint.remove()
-            if not trained.cancelled or last.student is not None:  # else there is nothing that it learned
+            if not trained.cancelled or last.kept:
                 self._found[settings] = self._assembled(settings, trained)
             yield last
 
@@ -280,12 +282,12 @@ class TrainedStudents:
             self._lessons.validation(self._asked(settings)),
             self.goal,
         )
+        progress = souped.progress
         if souped.trained is not None:
-            not_kept = _kept(souped.trained, self._path(settings))
+            if not souped.trained.cancelled:
+                progress = progress.noted(_kept(souped.trained, self._path(settings)))
             self._found[settings] = self._assembled(settings, souped.trained)
-            yield souped.progress.noted(not_kept)
-        else:
-            yield souped.progress
+        yield progress
 
     def score(self, settings: Distillation) -> Estimate | None:
         """How good a trained student is on the held-out training examples; None where it was not trained."""
@@ -375,7 +377,7 @@ class TrainedStudents:
             module = self._made(settings).module
             module.load_state_dict(state)
             networks[name] = self._network(module)
-        return TrainedStudent(networks, trained.steps, trained.seconds)
+        return TrainedStudent(networks, trained.steps, trained.seconds, trained.cancelled)
 
     def _network(self, module: nn.Module) -> Network:
         task = self._task

@@ -43,6 +43,11 @@ class Progress:
     resumed: bool = False
     """Whether it goes on from a step of an earlier process, or of before a cancel."""
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is something to keep of a training that was stopped here."""
+        return self.student is not None
+
     def to_dict(self) -> dict[str, Any]:
         """What JSON can say."""
         return {

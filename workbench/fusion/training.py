@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workbench.distillation.goal import Goal
 from workbench.distillation.progress import Progress
 from workbench.distillation.trained import Trained
+from workbench.errors import Cancelled
 from workbench.fusion.soup import Soup, soup
 from workbench.fusion.symmetries import State
 from workbench.recipe import Distillation
@@ -24,7 +25,8 @@ class Souped(NamedTuple):
     """What came of it."""
 
     trained: Trained | None
-    """Student and control, each an average of those that do not make it worse; None where a training was cancelled."""
+    """Student and control, each an average of those that do not make it worse; after a cancel, of those that learned
+    something until then. None where none did."""
     progress: Progress
     """The last one, which is done."""
 
@@ -47,7 +49,8 @@ def trained_soup(
 
     Args:
         settings: With `Distillation.soup`.
-        train: Trains a student and its control, or finds them; its last progress is done.
+        train: Trains a student and its control, or finds them; its last progress is done. One that was cancelled is
+            kept if its last progress says so.
         states: Of a trained ``student`` and its ``control``.
         model: Of the students' form; left as it is.
         calibration: Inputs from which BatchNorms take their statistics, shape (n, ...).
@@ -56,16 +59,31 @@ def trained_soup(
 
     Yields:
         The progress of each student, counted over all of them; none of it is done.
+
+    Raises:
+        Cancelled: By `train`, of the first student.
     """
     students = members(settings)
-    steps, seconds = 0, 0.0
+    learned: list[Distillation] = []
+    seconds = 0.0
     for number, member in enumerate(students):
-        for progress in train(member):
-            so_far = _of_all(progress, number, len(students), seconds)
-            if progress.cancelled:
-                return Souped(None, so_far)
-            yield so_far
-        steps, seconds = steps + progress.step, seconds + progress.seconds
+        try:
+            for progress in train(member):
+                so_far = _of_all(progress, number, len(students), seconds)
+                if not progress.cancelled:
+                    yield so_far
+        except Cancelled:  # before it had begun
+            if not learned:
+                raise
+            so_far = replace(so_far, cancelled=True)
+            break
+        seconds = so_far.seconds
+        if not progress.cancelled or progress.kept:
+            learned.append(member)
+        if progress.cancelled:
+            break
+    if not learned:
+        return Souped(None, replace(so_far, done=True))
     made = copy.deepcopy(model)
 
     def reached(state: State) -> Estimate:
@@ -75,19 +93,17 @@ def trained_soup(
     def score(network: nn.Module) -> float:
         return goal.score(network, *held_out).value * (1 if goal.higher_is_better else -1)
 
-    trained = [states(member) for member in students]
+    trained = [states(member) for member in learned]
     student, control = (soup(model, [each[who] for each in trained], calibration, score) for who in WHO)
     done = replace(
-        progress,
-        step=steps,
-        steps=steps,
-        seconds=seconds,
+        so_far,
+        done=True,
         student=reached(student.state),
         control=reached(control.state),
-        note=" ".join(_said(who, each, students) for who, each in zip(WHO, (student, control), strict=True)),
-        seconds_left=0.0,
+        note=" ".join(_said(who, each, learned) for who, each in zip(WHO, (student, control), strict=True)),
+        seconds_left=None if so_far.cancelled else 0.0,
     )
-    return Souped(Trained(student.state, control.state, steps, seconds), done)
+    return Souped(Trained(student.state, control.state, done.step, done.seconds, done.cancelled), done)
 
 
 def _said(who: str, made: Soup, students: Sequence[Distillation]) -> str:
@@ -105,7 +121,7 @@ def _of_all(progress: Progress, number: int, of: int, seconds: float) -> Progres
         step=number * progress.steps + progress.step,
         steps=of * progress.steps,
         seconds=seconds + progress.seconds,
-        done=progress.cancelled,
+        done=False,
         note=" ".join(filter(None, (f"Student {number + 1} of {of}.", progress.note))),
         seconds_left=None if left is None else left + (of - number - 1) * (progress.seconds + left),
     )

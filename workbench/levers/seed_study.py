@@ -16,7 +16,7 @@ from workbench.recipe import Distillation
 from workbench.report import Comparison, Estimate, MetricInfo
 from workbench.statistics import repeated
 from workbench.tables import Tabular, interval
-from workbench.trained_students import TrainedStudents
+from workbench.trained_students import TrainedStudent, TrainedStudents
 
 MOST_SEEDS = 10
 HELPS, NOTHING, HURTS = "the teacher helps", "no distinguishable benefit", "the teacher hurts here"
@@ -29,9 +29,9 @@ class SeedStudy(Tabular):
     settings: Distillation
     """Of the first seed."""
     seeds: tuple[int, ...]
-    """All of them."""
+    """All of them, those of `comparisons` first."""
     comparisons: tuple[Comparison, ...] = ()
-    """Student and control of each seed that was trained and measured on the test data, in the order of the seeds."""
+    """Student and control of each seed that was trained to its end and measured on the test data."""
     metric: MetricInfo = field(default_factory=lambda: MetricInfo(counted=True))
     """What `student` and `control` are."""
     progress: Progress | None = None
@@ -62,6 +62,29 @@ class SeedStudy(Tabular):
     def verdict(self) -> str:
         """``the teacher helps``, ``no distinguishable benefit`` or ``the teacher hurts here``; "" before the first."""
         return "" if self.difference is None else verdict(self.difference)
+
+    def also(
+        self,
+        trained: TrainedStudent,
+        evaluation: Evaluation,
+        reference: Network,
+        cancel: threading.Event | None = None,
+    ) -> SeedStudy:
+        """With the comparison of one more seed.
+
+        Args:
+            trained: The student and control of the first seed that was not compared.
+            evaluation: The test examples.
+            reference: The model on the bench.
+            cancel: Checked before every batch.
+
+        Raises:
+            Cancelled: `cancel` was set.
+        """
+        comparison = student_against_control(evaluation, trained, reference, cancel)
+        student = trained.networks["student"]
+        (metric, *_) = evaluation.all(student, fp32(student), reference, cancel).metrics  # from memory
+        return replace(self, comparisons=(*self.comparisons, comparison), metric=metric.info, progress=None)
 
     def _mean(self, name: str) -> Estimate | None:
         own: list[Estimate] = [getattr(each, name) for each in self.comparisons]
@@ -117,24 +140,54 @@ def over_seeds(
         cancel: Ends it; seeds that were finished are kept.
 
     Yields:
-        With the progress of a training, several times a second, and after every seed.
+        With the progress of a training, several times a second, and after every seed. After a cancel the last one
+        has the seeds that were measured until then.
 
     Raises:
         RecipeError: A number of seeds that is not allowed.
-        Cancelled: `cancel` was set.
+        Cancelled: `cancel` was set before a seed was measured.
     """
+    each = _required(settings, seeds)
+    study = SeedStudy(settings, tuple(one.seed for one in each))
+    try:
+        for one in each:
+            for progress in students.train(one, cancel):
+                if progress.cancelled:
+                    raise Cancelled
+                yield replace(study, progress=progress)
+            study = study.also(students.get(one, cancel), evaluation, reference, cancel)
+            yield study
+    except Cancelled:
+        if not study.comparisons:
+            raise
+        yield study
+
+
+def so_far(
+    settings: Distillation, seeds: int, students: TrainedStudents, evaluation: Evaluation, reference: Network
+) -> SeedStudy:
+    """Compare those of several seeds that were trained to their end; nothing is trained.
+
+    Args:
+        settings: As in `over_seeds`.
+        seeds: As in `over_seeds`.
+        students: Finds them.
+        evaluation: The test examples.
+        reference: The model on the bench.
+
+    Raises:
+        RecipeError: A number of seeds that is not allowed.
+    """
+    each = _required(settings, seeds)
+    found = {one.seed: students.found(one) for one in each}
+    there = {seed: trained for seed, trained in found.items() if trained is not None and not trained.cancelled}
+    study = SeedStudy(settings, (*there, *(seed for seed in found if seed not in there)))
+    for trained in there.values():
+        study = study.also(trained, evaluation, reference)
+    return study
+
+
+def _required(settings: Distillation, seeds: int) -> list[Distillation]:
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise RecipeError(f"seeds = {seeds!r}: allowed are 1 to {MOST_SEEDS}, a training of student and control each.")
-    each = repetitions(settings, seeds)
-    study = SeedStudy(settings, tuple(one.seed for one in each))
-    for one in each:
-        for progress in students.train(one, cancel):
-            if progress.cancelled:
-                raise Cancelled
-            yield replace(study, progress=progress)
-        trained = students.get(one, cancel)
-        comparison = student_against_control(evaluation, trained, reference, cancel)
-        student = trained.networks["student"]
-        (metric, *_) = evaluation.all(student, fp32(student), reference, cancel).metrics  # from memory
-        study = replace(study, comparisons=(*study.comparisons, comparison), metric=metric.info)
-        yield study
+    return repetitions(settings, seeds)

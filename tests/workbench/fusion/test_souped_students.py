@@ -66,7 +66,20 @@ def test_a_cancelled_soup_keeps_the_students_that_were_finished(store: Store) ->
     for progress in made.distil(SOUP, cancel):
         if progress.note.startswith("Student 2"):
             cancel.set()
-    assert progress.done and progress.cancelled
-    assert made.distilled(MEMBERS[0]) and not made.distilled(SOUP)
+    assert progress.done and progress.cancelled and progress.kept
+    assert "The student is that of seed 1." in progress.note
+    assert made.distilled(MEMBERS[0]) and made.distilled(SOUP)
+    ours, first = weights(made, SOUP), weights(made, MEMBERS[0])
+    assert all(torch.equal(value, first[name]) for name, value in ours.items())
+    assert not bench(Store(store.folder)).distilled(SOUP)  # it promises two
     with pytest.raises(Cancelled):
         made.measure(Recipe(distillation=SOUP), cancel)
+
+
+def test_a_soup_that_was_stopped_before_anything_was_learned_keeps_nothing(store: Store) -> None:
+    made, cancel = bench(store), threading.Event()
+    for progress in made.distil(SOUP, cancel):
+        if progress.steps > len(MEMBERS):  # the teacher has answered
+            cancel.set()
+    assert progress.done and progress.cancelled and not progress.kept
+    assert not made.distilled(SOUP)

@@ -81,8 +81,17 @@ def test_the_average_is_no_worse_than_the_best_on_what_is_held_out() -> None:
             assert told.value >= CLASSES.score(model, inputs, targets).value
 
 
-def test_a_cancelled_student_ends_the_soup() -> None:
+def test_a_cancelled_student_ends_the_soup_and_the_best_so_far_is_kept() -> None:
     seen, trained = all_of(SETTINGS, cancelled_at=5)
-    assert trained is None
-    assert seen[-1].done and seen[-1].cancelled
+    assert [each.done for each in seen] == [False] * (len(seen) - 1) + [True]
+    assert seen[-1].cancelled and seen[-1].kept
     assert seen[-1].step / seen[-1].steps == pytest.approx(0.5)
+    assert trained is not None and trained.cancelled
+    assert all(torch.equal(value, made(4).state_dict()[name]) for name, value in trained.student_state.items())
+    assert "The student is that of seed 4." in seen[-1].note
+
+
+def test_of_a_soup_whose_first_student_learned_nothing_there_is_nothing_to_keep() -> None:
+    seen, trained = all_of(SETTINGS, cancelled_at=4)
+    assert trained is None
+    assert seen[-1].done and seen[-1].cancelled and not seen[-1].kept

@@ -84,9 +84,30 @@ def test_other_numbers_of_seeds_are_refused(made: wb.Bench, seeds: int) -> None:
 
 def test_a_cancel_keeps_the_seeds_that_were_finished(made: wb.Bench) -> None:
     cancel = threading.Event()
-    with pytest.raises(Cancelled):
-        for each in made.over_seeds_stream(SETTINGS, 3, cancel):
-            if len(each.comparisons) == 1:
-                cancel.set()
+    for each in made.over_seeds_stream(SETTINGS, 3, cancel):
+        if len(each.comparisons) == 1:
+            cancel.set()
+    assert (len(each.comparisons), each.complete, each.progress) == (1, False, None)
+    assert "1 of 3 seeds" in str(each)
     assert made.distilled(SETTINGS)
     assert not made.distilled(SETTINGS.replace(seed=2))
+    with pytest.raises(Cancelled):
+        made.over_seeds(SETTINGS.replace(seed=7), 3, cancel)
+
+
+def test_seeds_that_were_stopped_are_left_out_of_the_comparison(made: wb.Bench) -> None:
+    assert made.seeds_so_far(SETTINGS, 3).comparisons == ()
+    for seed in (0, 2):
+        list(made.distil(SETTINGS.replace(seed=seed)))
+    long, cancel = SETTINGS.replace(seed=1), threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.distillation.pair.TRAINED_BETWEEN", 64)
+        for progress in made.distil(long, cancel):
+            if progress.step >= 2:
+                cancel.set()
+    assert progress.cancelled and progress.kept and made.distilled(long)
+    found = made.seeds_so_far(SETTINGS, 3)
+    assert found.seeds == (0, 2, 1) and not found.complete
+    assert "2 of 3 seeds" in str(found) and found.verdict in str(found)
+    whole = made.over_seeds(SETTINGS, 3)
+    assert found.comparisons == (whole.comparisons[0], whole.comparisons[2])
