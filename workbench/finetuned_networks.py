@@ -29,6 +29,7 @@ from workbench.recipe import Finetuning, LayerOverride, Quantization, Recipe
 from workbench.report import Estimate
 from workbench.statistics import Resampling
 from workbench.task import Task, TrainingData
+from workbench.waiting import alone
 
 SHOWN = 1000
 """Held-out examples of each point of the curve; the last point rests on all."""
@@ -149,9 +150,12 @@ class FinetunedNetworks:
 
         What a cancelled training made is used in this process and not kept as finished: to train again goes on
         from its last epoch.
+
+        Raises:
+            Cancelled: `cancel` was set while another training went on.
         """
         settings = _settings(recipe)
-        with self._lock:  # one training at a time; a second one of the same recipe finds the first
+        with alone(self._lock, cancel):  # one training at a time; a second one of the same recipe finds the first
             base = self._base(_untrained(recipe), cancel)
             key = self._key(recipe, cancel)
             done = self._load(key, base)

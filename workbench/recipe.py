@@ -25,10 +25,13 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from workbench.errors import RecipeError
 
 MIN_WEIGHT_BITS, MIN_BITS, MAX_BITS = 1, 2, 8
+BEYOND = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
+"""What an error of a number out of range is called, and its bound."""
 
 
 class FrozenDict(dict[str, Any]):
@@ -107,15 +110,31 @@ def _in_words(owner: str, error: ValidationError) -> str:
     sentences = []
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
-        reason = problem["msg"].removeprefix("Value error, ")
+        reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "allowed is", 1)
         if isinstance(problem.get("ctx", {}).get("error"), RecipeError):
-            sentences.append(f"{path}: {reason}")  # a part has said it already; add where it sits
+            sentences.append(f"{path}: {reason.removesuffix('.')}")  # a part has said it already; add where it sits
             continue
         if problem["type"] == "extra_forbidden":
             known = ", ".join(_fields_of(owner))
             reason = f"there is no such field; {owner} has {known}"
+        elif problem["type"] in BEYOND:
+            reason = _range(owner, problem)
+        elif problem["type"] == "literal_error":
+            reason = reason.replace("allowed is", "allowed are")
         sentences.append(f"{owner}.{path} = {problem['input']!r}: {reason}")
     return "; ".join(sentences) + "."
+
+
+def _range(owner: str, problem: ErrorDetails) -> str:
+    """What is allowed in the place of a number that is too small or too large."""
+    kinds = [kind for kind in Value.__subclasses__() if kind.__name__ == owner]
+    field = kinds[0].model_fields.get(str(problem["loc"][0])) if kinds and len(problem["loc"]) == 1 else None
+    found = dict(problem["ctx"])
+    for bound in field.metadata if field else ():
+        found |= {name: getattr(bound, name) for name in BEYOND.values() if hasattr(bound, name)}
+    words = {"gt": "above", "ge": "from", "lt": "and below", "le": "to" if "ge" in found else "and at most"}
+    said = [f"{word} {found[name]:,}".removesuffix(".0") for name, word in words.items() if name in found]
+    return f"allowed are numbers {' '.join(said).removeprefix('and ')}"
 
 
 def _fields_of(owner: str) -> list[str]:

@@ -18,6 +18,7 @@ from workbench.distillation.asking import Answers
 from workbench.distillation.asking import Teacher as Asked
 from workbench.distillation.goal import Goal
 from workbench.distillation.layer_pairs import proposed, shapes
+from workbench.distillation.misfit import misfit
 from workbench.distillation.progress import DivergenceError, Progress, with_note
 from workbench.distillation.students import Own, Reduced, make_student
 from workbench.distillation.teacher import doubt
@@ -31,6 +32,7 @@ from workbench.recipe import Distillation, Features
 from workbench.report import Estimate
 from workbench.student_info import StudentInfo, info
 from workbench.task import Task
+from workbench.waiting import alone
 
 MADE_BY = "2"
 """Part of a student's name on disk; to be raised when the trainer would make other weights."""
@@ -114,9 +116,13 @@ class TrainedStudents:
             try:
                 network = self._network(module)
             except WorkbenchError as error:
-                takes = tuple(self._base.example.tensors[0].shape[1:])
+                takes = tuple(self._example.shape[1:])
+                stops = misfit(module, self._example)
+                if not stops:
+                    raise WorkbenchError(f"The teacher {name!r} cannot teach here. {error}") from error
                 raise WorkbenchError(
-                    f"The teacher {name!r} cannot teach here. {error} The model takes {takes} per example."
+                    f"The teacher {name!r} does not take what the model takes. The model: {takes} per example. The "
+                    f"teacher: {stops}."
                 ) from error
             theirs, ours = (tuple(each.call(self._base.example).shape) for each in (network, self._base))
             if theirs != ours:
@@ -216,7 +222,7 @@ class TrainedStudents:
         one that learned to the end. To train again goes on from there.
 
         Raises:
-            Cancelled: `cancel` was set before the teacher was done.
+            Cancelled: `cancel` was set before the teacher was done, or while another training went on.
             DivergenceError: A loss became NaN or infinite; the best weights that were evaluated until then, if any,
                 are used in this process.
             WorkbenchError: What the networks are not fit for; or the process that trains ended.
@@ -224,7 +230,7 @@ class TrainedStudents:
         if settings.soup > 1:
             yield from self._train_soup(settings, cancel, pause)
             return
-        with self._lock:  # one training at a time; a second one of the same settings finds the first
+        with alone(self._lock, cancel):  # one training at a time; a second one of the same settings finds the first
             found = self._load(settings)
             if found is not None:
                 yield _at_the_end(found)

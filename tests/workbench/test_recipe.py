@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import workbench
 from workbench import Deployment, Distillation, Quantization, Recipe, RecipeError
+from workbench.recipe import Features
 
 bits = st.none() | st.integers(2, 8)
 weight_bits = st.none() | st.integers(1, 8)
@@ -152,6 +153,33 @@ def test_any_json_is_a_recipe_or_a_recipe_error(value: object) -> None:
 
 def test_numpy_integers_are_whole_numbers() -> None:
     assert Quantization(weight_bits=np.int64(4)) == Quantization(weight_bits=4)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Features(weight=-1), "Features.weight = -1: allowed are numbers above 0 and at most 1,000,000."),
+        (
+            lambda: Features(weight=2e6),
+            "Features.weight = 2000000.0: allowed are numbers above 0 and at most 1,000,000.",
+        ),
+        (
+            lambda: Distillation(features={"weight": -1}),
+            "features: Features.weight = -1: allowed are numbers above 0 and at most 1,000,000.",
+        ),
+        (
+            lambda: Distillation(temperature=0),
+            "Distillation.temperature = 0: allowed are numbers above 0 and at most 100.",
+        ),
+        (lambda: Distillation(weight=-0.1), "Distillation.weight = -0.1: allowed are numbers from 0 to 1."),
+        (lambda: Distillation(epochs=0), "Distillation.epochs = 0: allowed are numbers from 1."),
+        (lambda: Distillation(layers={"fc1": 1.5}), "Distillation.layers.fc1 = 1.5: allowed are numbers at most 1."),
+    ],
+)
+def test_a_number_out_of_range_is_answered_with_the_range(make, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make()
+    assert str(caught.value) == said
 
 
 def test_a_recipe_cannot_be_changed() -> None:

@@ -93,6 +93,18 @@ def test_stopped_at_once_nothing_is_learned(store: Store) -> None:
     assert not b.distilled(SETTINGS)
 
 
+def test_one_that_waits_for_another_training_can_be_stopped(store: Store) -> None:
+    b, cancel = bench(store), threading.Event()
+    running = b.distil(SETTINGS)
+    next(running)
+    timer = threading.Timer(0.2, cancel.set)
+    timer.start()
+    with pytest.raises(Cancelled):
+        next(b.distil(SETTINGS.replace(seed=1), cancel))
+    assert list(running)[-1].done  # the first one goes on
+    assert list(b.distil(SETTINGS.replace(seed=1)))[-1].done
+
+
 def test_stopped_midway_the_best_so_far_is_used_but_not_kept_on_disk(store: Store) -> None:
     b, cancel = bench(store), threading.Event()
     long = SETTINGS.replace(epochs=400)
@@ -172,8 +184,21 @@ def test_a_loss_that_breaks_at_the_first_step_installs_no_student(store: Store) 
     ("teacher", "words"),
     [
         (network(4, classes=5), r"returns \(5,\).*the model \(3,\)"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), "'wrong' cannot teach here.*does not run on"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(9, 3)),
+            r"'wrong' does not take what the model takes. The model: \(1, 8, 8\) per example. The teacher: its layer 1 "
+            r"takes \(9,\), and \(64,\) arrives there\.$",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3)),
+            r"The teacher: its layer 0 takes \(3, height, width\), and \(1, 8, 8\) arrives there\.$",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.LayerNorm(9), nn.Linear(9, 3)),
+            r"The teacher: its layer 1 stops where \(64,\) arrives: .*normalized_shape",
+        ),
     ],
+    ids=["classes", "numbers", "channels", "another layer"],
 )
 def test_a_teacher_that_does_not_fit_is_told(store: Store, teacher: nn.Module, words: str) -> None:
     with pytest.raises(WorkbenchError, match=words):

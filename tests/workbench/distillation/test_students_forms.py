@@ -324,7 +324,11 @@ def test_an_own_student_takes_what_has_the_models_names_and_shapes() -> None:
     ("student", "words"),
     [
         (nn.Linear(4, 7), r"shape \(4,\), the student 'mine' returns \(7,\) and the model \(3,\)"),
-        (nn.Linear(9, 3), r"does not take what the model takes, \(4,\) per example"),
+        (
+            nn.Linear(9, 3),
+            r"does not take what the model takes. The model: \(4,\) per example. The student: its only layer, Linear, "
+            r"takes \(9,\), and \(4,\) arrives there\.$",
+        ),
         (lambda: "net", "is a str; a torch.nn.Module is needed"),
     ],
     ids=["classes", "inputs", "type"],

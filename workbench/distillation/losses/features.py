@@ -11,7 +11,7 @@ def hints(student: Tensor, teacher: Tensor) -> Tensor:
     """FitNets: mean squared difference (Romero et al. 2015, equation 3; there half the sum).
 
     Where the teacher's layer is wider, the student's features come through a learned 1x1 connector (the paper's
-    regressor; see `workbench.distillation.features`).
+    regressor; see `workbench.distillation.feature_teaching`).
 
     Args:
         student: Features, shape (n, ...).

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from workbench.distillation.misfit import misfit
 from workbench.distillation.students.depth import drop_blocks
 from workbench.distillation.students.low_rank import factorize
 from workbench.distillation.students.reduced import Reduced, finished, layers_of, run
@@ -108,8 +109,8 @@ def _own(model: nn.Module, example: Tensor, settings: Distillation, own: Mapping
             theirs = run(made.eval(), example).output
         except WorkbenchError as error:
             raise WorkbenchError(
-                f"The student {name!r} does not take what the model takes, {tuple(example.shape[1:])} per example. "
-                f"{error}"
+                f"The student {name!r} does not take what the model takes. The model: {tuple(example.shape[1:])} per "
+                f"example. The student: {misfit(made, example) or error}."
             ) from error
         if theirs != ours:
             raise WorkbenchError(
