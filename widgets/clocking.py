@@ -18,9 +18,12 @@ from widgets.problems import in_words
 from widgets.worker import Pace, Worker
 from workbench.errors import Cancelled, WorkbenchError, nearest
 from workbench.recipe import Recipe
+from workbench.report import Report
 
 PATIENCE = 0.1
 """Seconds between two looks at whether everything else has ended."""
+DWELL = 0.5
+"""Seconds that a recipe has been at rest before anything is looked at that nobody asked for."""
 KEPT = 12
 """Findings of one kind that are kept for a model: going back to a recipe finds them."""
 
@@ -43,7 +46,11 @@ class Finding(NamedTuple):
 
 
 class Clocking(Bounding):
-    """Keeps what was found out about the speed of recipes, and finds out more when it is asked for."""
+    """Keeps what was found out about the speed of recipes, and finds out more when it is asked for.
+
+    Two looks are had by themselves when a recipe has come to rest: the waterfall, once it was asked for with this
+    model, and whether what runs in integer kernels is what is simulated. They give way to everything else.
+    """
 
     findings = traitlets.Dict(read_only=True)
     """`Finding` by what was looked at, of the recipe on the screen where there is one, else of the latest. Default:
@@ -57,6 +64,11 @@ class Clocking(Bounding):
         self._kept: dict[tuple[str, str], dict[str, Finding]] = {}
         self._shift = 0
         self._looked_at: tuple[str, Recipe] | None = None
+        self._following: set[str] = set()
+        """Models whose waterfall follows the recipe."""
+        self._unasked: set[str] = set()
+        """Of `looking`, those that nobody asked for; they come last."""
+        self._rested = 0.0
         self._clock = Worker("workbench-clocking")
         self._clock_end = weakref.finalize(self, self._clock.close)
         super().__init__(desk)
@@ -74,28 +86,36 @@ class Clocking(Bounding):
             if kind not in LOOKS:
                 raise WorkbenchError(f"There is no look {str(kind)[:40]!r}. {nearest(str(kind), LOOKS)}")
             self.bench.check(self.recipe)
-            if kind in self.looking:
+            if kind == "waterfall":
+                self._following.add(self._desk.name)
+            asked = [each for each in self.looking if each not in self._unasked]
+            if kind in asked:
                 return
             begun = bool(self.looking)
-            self._set(looking=(*self.looking, kind), problem="")
-            if not begun:
-                self._shift += 1
-                self._clock_in()
+            self._unasked.discard(kind)
+            own = [each for each in self.looking if each in self._unasked]
+            gives_way = self.clocking and self.looking[0] not in (*asked, kind)
+            self._set(looking=(*asked, kind, *own), problem="")
+            if gives_way or not begun:
+                self._begin_again()
             self._consider()
 
     def stop_looking(self, kind: str | None = None) -> None:
-        """End a look, or forget that it waits; all of them by default. What was found out stays."""
+        """End a look, or forget that it waits; all of them by default. What was found out stays.
+
+        A waterfall follows the recipe no longer, until it is asked for again.
+        """
         with self._change():
+            if kind in ("waterfall", None):
+                self._following.discard(self._desk.name)
             left = tuple(each for each in self.looking if kind is not None and each != kind)
             if left == self.looking:
                 return
             running = left[:1] != self.looking[:1]
+            self._unasked &= {*left}
             self._set(looking=left)
             if running:
-                self._shift += 1
-                self._clock.cancel()
-                self._set(clocking=False)
-                self._clock_in()
+                self._begin_again()
             self._consider()
 
     def close(self) -> None:
@@ -109,7 +129,11 @@ class Clocking(Bounding):
 
     # Inside
 
-    def _clock_in(self) -> None:
+    def _begin_again(self) -> None:
+        """With the first of what is left to look at."""
+        self._shift += 1
+        self._clock.cancel()
+        self._set(clocking=False)
         if self.looking:
             self._clock.submit(
                 partial(self._work_off, self._shift, self._desk, self.recipe), partial(self._gave_up, self._shift)
@@ -122,8 +146,48 @@ class Clocking(Bounding):
                 self._looked_at = (name, recipe)
                 self._shift += 1
                 self._clock.cancel()
+                self._unasked.clear()
                 self._set(looking=(), clocking=False, findings=self._known(name, recipe))
             super()._move(recipe)
+
+    def _rest(self, report: Report, seconds: float | None = None) -> None:
+        super()._rest(report, seconds)
+        self._rested = time.monotonic()
+        # what does not run has no time to take apart and no outputs to compare
+        wanted = self._own_looks() if report.latency is not None and not self._clock.closed else ()
+        if new := [kind for kind in wanted if kind not in self.looking]:
+            begun = bool(self.looking)
+            self._unasked |= {*new}
+            self._set(looking=(*self.looking, *new))
+            if not begun:
+                self._begin_again()
+
+    def _own_looks(self) -> tuple[str, ...]:
+        """What is looked at without being asked for: not yet found out about the recipe on the screen."""
+        name, recipe = self._desk.name, self.recipe
+        able = {
+            "waterfall": name in self._following,
+            "agreement": hasattr(self.bench, "runs_integers") and self.bench.runs_integers(recipe),
+        }
+        found = {kind: self._kept.get((name, kind), {}).get(recipe.key) for kind in able}
+        return tuple(kind for kind, each in found.items() if able[kind] and (each is None or not each.done))
+
+    def _consider(self) -> None:
+        super()._consider()
+        with self._change():
+            if self._errand is not None:
+                self._give_way()
+
+    @traitlets.observe("busy", "training", "explaining")
+    def _make_room(self, change: Any) -> None:
+        if change["new"]:
+            with self._change():
+                self._give_way()
+
+    def _give_way(self) -> None:
+        """What nobody asked for waits again."""
+        if self.clocking and self.looking[0] in self._unasked:
+            self._begin_again()
 
     def _known(self, model: str, recipe: Recipe) -> dict[str, Finding]:
         """For each look: what is known of this recipe, or else of the last one that was looked at."""
@@ -135,17 +199,19 @@ class Clocking(Bounding):
         return known
 
     def _at_rest(self) -> bool:
-        """What is learned in the background would spoil the times."""
-        return super()._at_rest() and not self.looking
+        """What is learned in the background would spoil the times that somebody waits for."""
+        return super()._at_rest() and all(kind in self._unasked for kind in self.looking)
 
     def _occupied(self) -> bool:
         """An explanation waits for what has begun here; what waits here waits for it."""
         return super()._occupied() or self.clocking
 
     def _quiet(self) -> bool:
-        """Whether nothing else computes."""
+        """Whether nothing else computes, and what is next to be looked at may begin."""
         others = (self._measuring, self._learning, self._foreseeing, self._explainer)
-        return not (self.busy or self.training or self.explaining) and all(worker.idle for worker in others)
+        early = self.looking[0] in self._unasked and time.monotonic() - self._rested < DWELL
+        busy = self.busy or self.training or self.explaining or early
+        return not busy and all(worker.idle for worker in others)
 
     def _work_off(self, shift: int, desk: Desk, recipe: Recipe, cancel: threading.Event) -> None:
         """In the worker: one look after the other, until none waits."""
@@ -168,6 +234,7 @@ class Clocking(Bounding):
             with self._change():
                 if shift != self._shift:
                     return
+                self._unasked.discard(kind)
                 self._set(looking=self.looking[1:])
                 if not self.looking:
                     self._set(clocking=False)
@@ -205,6 +272,7 @@ class Clocking(Bounding):
         text = "" if isinstance(error, Cancelled) else in_words("Looking at where the time goes", error)
         with self._change():
             if shift == self._shift:
+                self._unasked.clear()
                 self._set(looking=(), clocking=False)
                 if text:
                     self._set(problem=text)

@@ -1072,6 +1072,23 @@ class Bench:
 
     # What runs, against what is simulated
 
+    def runs_integers(self, recipe: Recipe) -> bool:
+        """Whether a recipe runs in integer kernels where they can be had, and can be compared without any training."""
+        able = recipe.quantization.active and runtimes.get(recipe.deployment.runtime).takes == "graph"
+        return able and self._made(recipe)
+
+    def told_of_running(self, report: Report) -> tuple[str, ...]:
+        """What a report's notes say of how its recipe runs here, or why it does not."""
+        recipe = report.recipe
+        network = self._network_for(recipe) if self._made(recipe) else self._network
+        others = {*self.task.notes, *network.remarks(recipe.quantization)}
+        return tuple(note for note in report.notes if note not in others)
+
+    def _made(self, recipe: Recipe) -> bool:
+        """Whether what a recipe trains is there."""
+        distilled = recipe.distillation is None or self.distilled(recipe.distillation)
+        return distilled and (recipe.finetuning is None or self.finetuned(recipe))
+
     def agreement(self, recipe: Recipe, cancel: threading.Event | None = None) -> Agreement:
         """How far what the recipe's runtime gives agrees with the simulation, on every example.
 

@@ -26,8 +26,9 @@ def small(tmp_path_factory):
 class Looked:
     """A bench that answers looks from a script, and notes what was asked while what else went on."""
 
-    def __init__(self, bench, *, hold=(), fail=()):
+    def __init__(self, bench, *, hold=(), fail=(), integers=False):
         self._bench = bench
+        self._integers = integers
         self._hold, self._fail = hold, fail
         self.asked = []
         self.cancelled = []
@@ -49,6 +50,9 @@ class Looked:
             self.cancelled.append(kind)
             raise Cancelled
         yield SimpleNamespace(kind=kind, part=2)
+
+    def runs_integers(self, recipe):
+        return self._integers
 
     def waterfall_stream(self, recipe, cancel):
         return self._answers("waterfall", recipe, cancel)
@@ -208,3 +212,70 @@ def test_an_unknown_look_is_refused(small):
     session.close()
     with pytest.raises(WorkbenchError, match="closed"):
         session.look("timing")
+
+
+def test_a_waterfall_that_was_asked_for_follows_the_recipe_until_it_is_stopped(small):
+    session, bench = made(small)
+    session.update(weight_bits=7)
+    session.wait(LONG)
+    session.look("waterfall")
+    until(lambda: not session.looking)
+    session.update(threads=2)
+    first = session.findings["waterfall"]
+    assert first.recipe != session.recipe  # greyed meanwhile
+    until(lambda: session.findings["waterfall"].recipe == session.recipe and not session.looking)
+    for batch in (2, 4, 8):  # only what stays is taken apart
+        session.update(batch=batch)
+    until(lambda: session.findings["waterfall"].recipe == session.recipe and session.findings["waterfall"].done)
+    assert [recipe.deployment.batch for kind, recipe in bench.asked] == [1, 1, 8]
+    assert not bench.disturbed
+    session.stop_looking("waterfall")
+    session.update(batch=2)
+    session.wait(LONG)
+    time.sleep(1)
+    assert len(bench.asked) == 3 and session.looking == ()
+    session.close()
+
+
+def test_moving_on_ends_a_waterfall_that_follows(small):
+    session, bench = made(small)
+    session.look("waterfall")
+    until(lambda: not session.looking)
+    bench._hold = ("waterfall",)
+    session.update(batch=2)
+    until(lambda: session.clocking)
+    session.update(batch=4)
+    until(lambda: bench.cancelled == ["waterfall"])
+    bench._hold = ()
+    until(lambda: session.findings["waterfall"].recipe == session.recipe and session.findings["waterfall"].done)
+    session.close()
+
+
+def test_what_runs_is_compared_by_itself_with_what_is_simulated(small):
+    session, bench = made(small, integers=True)
+    until(lambda: session.findings and not session.looking)
+    found = session.findings["agreement"]
+    assert (found.recipe, found.done, found.reason) == (INT8, True, "")
+    session.recipe = INT8  # it is known, and not compared again
+    session.update(weight_bits=5)
+    until(lambda: session.findings["agreement"].recipe == session.recipe and not session.looking)
+    session.undo()
+    session.wait(LONG)
+    time.sleep(1)
+    assert [recipe.quantization.weight_bits for _, recipe in bench.asked] == [8, 5] and not bench.disturbed
+    session.close()
+
+
+@pytest.mark.parametrize("what", ["look", "explain"])
+def test_what_is_asked_for_comes_before_what_is_not(small, what):
+    session, bench = made(small, integers=True, hold=("agreement",))
+    until(lambda: session.clocking and bench.asked)
+    bench._hold = ()
+    session.look("timing") if what == "look" else session.explain()
+    until(lambda: bench.cancelled == ["agreement"])
+    until(lambda: not session.looking and not session.explaining)
+    asked = [kind for kind, _ in bench.asked]
+    assert asked == ["agreement", *(["timing"] if what == "look" else []), "agreement"]
+    assert session.findings["agreement"].done
+    assert what == "look" or session.explanation is not None
+    session.close()

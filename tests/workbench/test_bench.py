@@ -17,6 +17,7 @@ from workbench import (
     Cancelled,
     Deployment,
     Distillation,
+    Finetuning,
     Quantization,
     Recipe,
     RecipeError,
@@ -318,3 +319,20 @@ def test_two_threads_measure_at_once(store: Store) -> None:
         thread.join(60)
     alone = tiny(store)
     assert {n: list(alone.stream(quantized(n)))[-1] for n in range(2, 9)} == made
+
+
+def test_what_runs_is_told_apart_from_what_is_said_of_task_and_model(tmp_path: Path) -> None:
+    bench = tiny(Store(tmp_path))
+    eager = quantized(4, sums="both").replace(deployment=Deployment(runtime="eager", threads=1))
+    report = bench.measure(eager)
+    assert len(report.notes) == 2  # the model adds nothing that could be rounded
+    assert bench.told_of_running(report) == ("eager has no integer kernels: the rounded weights run in fp32.",)
+
+
+def test_only_runtimes_with_integer_kernels_can_differ_from_what_is_simulated(tmp_path: Path) -> None:
+    bench = tiny(Store(tmp_path))
+    assert bench.runs_integers(quantized(8))
+    assert not bench.runs_integers(Recipe())
+    assert not bench.runs_integers(quantized(8).replace(deployment=Deployment(runtime="eager")))
+    untrained = quantized(8).replace(finetuning=Finetuning())
+    assert not bench.runs_integers(untrained)  # nothing is trained for it
