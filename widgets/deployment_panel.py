@@ -125,8 +125,10 @@ class DeploymentPanel(Part):
         session = self.session
         bench, report = session.bench, session.report
         runtimes, devices = (bench.runtimes(), bench.devices()) if bench is not None else ((), ())
-        timed = report is not None and report.recipe == session.recipe and report.latency is not None
-        notes = [note for note in report.notes if "kernels" in note] if timed else []
+        mine = report is not None and report.recipe == session.recipe
+        told = bench.told_of_running(report) if mine and bench is not None else ()
+        warned = oversubscription(session.recipe.deployment.threads)
+        notes = [note for note in told if note != warned]  # which stands beside the threads
         return deployment_view(
             session.recipe.deployment, runtimes, devices, cores(), check=self._refusal, notes=notes
         )  # fmt: skip

@@ -14,6 +14,7 @@ from workbench.hardware import DeviceBound, Profile, profiles
 
 if TYPE_CHECKING:
     from widgets.bounding import Calibration, Elsewhere
+    from workbench.recipe import Deployment
     from workbench.report import Report
 
 FAMILIES = (
@@ -122,10 +123,16 @@ def _latency(bound: DeviceBound, report: Report | None) -> dict[str, Any] | None
         "text": str(duration(latency.value)) if measured else span(latency.low, latency.high),
         "origin": {"origin": latency.source, "word": "measured there" if measured else "predicted"},
         "limit": limit,
-        "here": f"measured here: {duration(here.value)} with {report.recipe.deployment.runtime}"
+        "here": f"measured here: {duration(here.value)} with {_running(report.recipe.deployment)}"
         if report is not None and here is not None
         else "",
     }
+
+
+def _running(deployment: Deployment) -> str:
+    """``onnxruntime, 1 thread, batch 8``."""
+    threads = "1 thread" if deployment.threads == 1 else f"{deployment.threads} threads"
+    return f"{deployment.runtime}, {threads}, batch {count(deployment.batch)}"
 
 
 def _memory(bound: DeviceBound) -> dict[str, Any]:

@@ -176,8 +176,12 @@ def _latency(report: Report, busy: bool) -> Tile:
     name = f"Latency, batch {batch}" if batch > 1 else "Latency"
     latency, faster = report.latency, report.speedup
     if latency is None:
-        word = "not measured" if report.untimed or not busy else "measuring…"
-        return _tile(name, Quantity(NOTHING, ""), None, [(word, "")], report.untimed)
+        said = ("measuring…", "")
+        if report.untimed:
+            said = ("could not be timed here", "loss")
+        elif not busy:
+            said = ("not measured", "")
+        return _tile(name, Quantity(NOTHING, ""), None, [said], report.untimed)
     runtime, threads = report.recipe.deployment.runtime, report.recipe.deployment.threads
     title = (
         f"{duration(latency.value)} {between(str(duration(latency.low)), str(duration(latency.high)))} "

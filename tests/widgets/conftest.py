@@ -150,11 +150,13 @@ class Fake(traitlets.HasTraits):
     looking = traitlets.Tuple()
     clocking = traitlets.Bool(False)
     asked_to_learn = False
+    obstacle = staticmethod(lambda: None)
     trains = staticmethod(lambda recipe: False)
 
     def __init__(self, **values: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
         bench = SimpleNamespace(
+            told_of_running=lambda report: tuple(note for note in report.notes if "noise" not in note),
             description="650 parameters · a task",
             layers=LAYERS,
             training_images=20_000,

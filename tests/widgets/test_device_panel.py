@@ -203,7 +203,7 @@ def test_an_earlier_answer_is_greyed_until_the_new_one_is_there(session):
 def test_the_latency_here_stands_beside_it_only_for_the_same_recipe(session, report):
     s = session(recipe=INT8, profile=profile("Raspberry Pi 5"), elsewhere=found("Raspberry Pi 5"), report=report(INT8))
     part = DevicePanel(s)
-    assert part.draw()["answer"]["latency"]["here"] == "measured here: 32.0\u202fµs with onnxruntime"
+    assert part.draw()["answer"]["latency"]["here"] == "measured here: 32.0\u202fµs with onnxruntime, 1 thread, batch 1"
     s.recipe = Recipe()
     assert part.draw()["answer"]["latency"]["here"] == ""
 

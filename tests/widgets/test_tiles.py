@@ -6,7 +6,7 @@ import pytest
 
 from widgets.tiles import Tiles, tiles_view
 from workbench.recipe import Deployment, Recipe
-from workbench.report import Estimate, MetricInfo
+from workbench.report import Advice, Estimate, MetricInfo
 
 
 def tile(view, name):
@@ -174,3 +174,15 @@ def test_a_latency_of_the_same_kernels_is_foreseen_too(report):
     view = tiles_view(report(latency=None), None, stale=True, prediction=ahead)
     assert tile(view, "Latency")["badge"]["origin"] == "predicted" and tile(view, "Latency")["state"] == "final"
     assert tile(tiles_view(None, None, busy=True, prediction=ahead), "Flips")["state"] == "empty"
+
+
+def test_what_the_runtime_cannot_take_leaves_the_other_tiles_and_a_reason(report):
+    why = "onnxruntime crashed on this model (SIGABRT). Choose another runtime."
+    advice = Advice(verdict="4× smaller", reason="", suggestion="")
+    failed = report(latency=None, speedup=None, notes=(why,), advice=advice)
+    accuracy, size, latency, flips = tiles_view(failed, report(Recipe()))["tiles"]
+    assert (latency["value"], latency["title"]) == ("–", why)
+    assert latency["parts"] == [{"text": "could not be timed here", "tone": "loss"}]
+    assert all(tile["value"] != "–" for tile in (accuracy, size, flips))
+    cancelled = report(latency=None, speedup=None, notes=(why,))
+    assert tiles_view(cancelled, None)["tiles"][2]["parts"][0]["text"] == "not measured"
