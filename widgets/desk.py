@@ -119,8 +119,8 @@ class Desk:
     preflight: Preflight | None = None
     learned: set[Quantization] = field(default_factory=set)
     """Methods for which every mix is predicted at once."""
-    hopeless: set[Quantization] = field(default_factory=set)
-    """Methods for which nothing can be predicted."""
+    hopeless: dict[Quantization, str] = field(default_factory=dict)
+    """Methods for which nothing can be predicted, and why where it is known."""
     dear: dict[Quantization, float] = field(default_factory=dict)
     """Methods that are learned only when someone asks for it, and about how many seconds it takes."""
     asked: set[Quantization] = field(default_factory=set)

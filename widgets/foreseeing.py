@@ -206,7 +206,10 @@ class Foreseeing(Training):
         if known := desk.bench.predictable(recipe):
             desk.bench.predict(recipe)  # here, so that the first one on the screen takes no longer than the others
         with self._lock:
-            (desk.learned if known else desk.hopeless).add(method)
+            if known:
+                desk.learned.add(method)
+            else:
+                desk.hopeless[method] = ""
         self._errand_done(errand)
 
     def _sense(self, errand: Errand, desk: Desk, share: float, rest: float) -> None:
@@ -238,13 +241,13 @@ class Foreseeing(Training):
         text = "" if refused or isinstance(error, Cancelled) else in_words("Learning what layers cost", error)
         with self._change():
             if not isinstance(error, Cancelled):
-                self._give_up(errand)
+                self._give_up(errand, str(error) if refused else "")
             if errand == self._errand:
                 self._errand = None
                 if text:
                     self._set(problem=text)
                 self._consider()
 
-    def _give_up(self, errand: Errand) -> None:
+    def _give_up(self, errand: Errand, reason: str) -> None:
         if errand.kind == "learning":
-            self._desks[errand.desk].hopeless.add(errand.subject)  # type: ignore[arg-type]
+            self._desks[errand.desk].hopeless[errand.subject] = reason  # type: ignore[index]

@@ -68,7 +68,7 @@ function planner(send) {
   const loss = el("span");
   const edited = el("em", { text: "edited", class: "wb-tag" });
   const note = el("p", { class: "wb-note" });
-  const exchange = el("p", { class: "wb-why" });
+  const exchanges = el("div", { class: "wb-exchanges" });
   const improving = el("span", { class: "wb-why num" });
   const button = (text, what, css) => el("button", { type: "button", class: css ?? null, text, onclick: () => send({ do: what }) });
   const take = button("Try it", "take", "wb-go");
@@ -76,21 +76,27 @@ function planner(send) {
   const halt = button("Stop measuring", "stop_improving");
   const discard = button("Discard", "discard", "wb-plain");
   const proposal = el("div", { class: "wb-proposal", role: "group", "aria-label": "Proposal" },
-    el("p", { class: "num", "aria-live": "polite" }, sign, name, " ", edited, el("span", { class: "wb-costs" }, size, " · ", loss)), note, exchange,
+    el("p", { class: "num", "aria-live": "polite" }, sign, name, " ", edited, el("span", { class: "wb-costs" }, size, " · ", loss)), note, exchanges,
     el("div", { class: "wb-actions" }, take, improve, halt, discard, improving));
   const alone = el("p", { class: "wb-why" });
-  const node = el("div", { class: "wb-plan" }, el("div", { class: "wb-learning" }, learning, stop), ask, alone, row, proposal);
+  const reason = el("span", { class: "wb-why" });
+  const instead = el("button", { type: "button", onclick: () => send({ do: "plan_otherwise" }) });
+  const obstacle = el("div", { class: "wb-obstacle" }, reason, instead);
+  const node = el("div", { class: "wb-plan" }, el("div", { class: "wb-learning" }, learning, stop), ask, obstacle, alone, row, proposal);
 
   function draw() {
     const p = view.proposal;
     const kinds = view.budgets.map((budget) => budget.kind);
     if (!kinds.includes(kind)) kind = kinds[0] ?? "size";
-    set(node, { hidden: !(view.learning || view.takes || view.alone || kinds.length || p) });
+    set(node, { hidden: !(view.learning || view.takes || view.alone || view.obstacle || kinds.length || p) });
     set(learning, { text: view.learning });
     set(learning.parentNode, { hidden: !view.learning });
     set(stop, { hidden: !view.can_stop });
     set(ask, { hidden: !view.takes });
     set(takes, { text: `${view.takes} here; then bits are predicted and planned at once.` });
+    set(obstacle, { hidden: !view.obstacle });
+    set(reason, { text: view.obstacle?.reason ?? "" });
+    set(instead, { text: view.obstacle?.instead ?? "", hidden: !view.obstacle?.instead });
     set(alone, { text: view.alone, hidden: !view.alone });
     set(row, { hidden: !kinds.length });
     keyed(toggle, kinds.length > 1 ? view.budgets : [], (budget) => budget.kind,
@@ -109,7 +115,8 @@ function planner(send) {
     set(size, { text: p.size });
     pieces(loss, p.loss);
     set(note, { text: p.note, hidden: !p.note });
-    set(exchange, { text: p.exchange, hidden: !p.exchange });
+    set(exchanges, { hidden: !p.exchanges.length });
+    keyed(exchanges, p.exchanges, String, () => el("p", { class: "wb-why num" }), (each, text) => set(each, { text }));
     set(improve, { hidden: Boolean(p.improving), disabled: !p.can_improve, title: p.why_not || "Measures 20 mixes near it and keeps the best" });
     set(halt, { hidden: !p.improving });
     set(improving, { text: p.improving, hidden: !p.improving });

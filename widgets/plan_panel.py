@@ -16,12 +16,13 @@ from widgets.formatting import (
     size,
     small,
 )
+from widgets.methods import said
 from widgets.part import Message
 from workbench.errors import WorkbenchError
 from workbench.report import Report
 
 if TYPE_CHECKING:
-    from widgets.planning import Outlook, Proposal
+    from widgets.planning import Obstacle, Outlook, Proposal
 
 STEPS = 60
 """Of a budget slider."""
@@ -39,6 +40,7 @@ def plan_view(
     asked: bool = False,
     planning: str = "",
     busy: bool = False,
+    obstacle: Obstacle | None = None,
 ) -> dict[str, Any]:
     """The picture of what can be planned.
 
@@ -51,6 +53,7 @@ def plan_view(
         asked: Someone asked for the learning, and can stop it.
         planning: What is being measured for the proposal.
         busy: The recipe on the screen is being measured.
+        obstacle: Why nothing can be planned.
     """
     known = outlook is not None and len(outlook.frontier) > 0
     frontier = outlook.frontier if outlook is not None else ()
@@ -60,6 +63,7 @@ def plan_view(
         else "",
         "can_stop": sensing is not None and asked,
         "takes": about(takes) if takes and not known else "",
+        "obstacle": obstacle_view(obstacle) if obstacle is not None else None,
         "alone": f"{frontier[0].recipe.label} is predicted to be best in size and {frontier[0].metric.name}: "
         "there is nothing to trade."
         if len(frontier) == 1
@@ -67,6 +71,13 @@ def plan_view(
         "budgets": budgets_view(frontier, proposal, report) if len(frontier) > 1 else [],
         "proposal": proposal_view(proposal, planning, busy=busy) if proposal is not None else None,
     }
+
+
+def obstacle_view(obstacle: Obstacle) -> dict[str, str]:
+    """Why nothing can be planned, and what the button says that changes it; nothing where there is none."""
+    instead = obstacle.instead
+    way = f"Plan with {said(instead.quantization)}" if instead is not None else ""
+    return {"reason": obstacle.reason, "instead": way}
 
 
 def about(seconds: float) -> str:
@@ -134,7 +145,7 @@ def proposal_view(proposal: Proposal, planning: str, *, busy: bool) -> dict[str,
     ends = sorted((found.low, found.high), reverse=metric.higher_is_better)
     interval = between(*(change(end, metric) for end in ends))
     unit = f" {change_unit(metric)}".rstrip() if metric.share or metric.unit else f" {metric.name}"
-    exchange = plan.exchanges[0].text if plan is not None and plan.exchanges and not proposal.edited else ""
+    exchanges = [each.text for each in plan.exchanges] if plan is not None and not proposal.edited else []
     return {
         "name": report.recipe.label,
         "origin": found.source,
@@ -145,7 +156,7 @@ def proposal_view(proposal: Proposal, planning: str, *, busy: bool) -> dict[str,
         ],
         "edited": proposal.edited,
         "note": proposal.note,
-        "exchange": exchange,
+        "exchanges": exchanges,
         "improving": planning,
         "can_improve": not busy and not planning,
         "why_not": "Something is being measured." if busy else "",

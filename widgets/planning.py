@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from widgets.desk import Desk, merged, method_of
 from widgets.foreseeing import Errand, Foreseeing
 from widgets.formatting import change_unit, points, size, small
 from widgets.problems import in_words
 from workbench.errors import Cancelled, PlanError, RecipeError, WorkbenchError
-from workbench.recipe import Recipe
+from workbench.recipe import Quantization, Recipe
 from workbench.report import Report
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ USUAL = 8
 """Bits of the activations in a plan for a recipe that quantizes nothing yet."""
 SLOW = 2.0
 """Seconds from which on a frontier is not computed anew after every measurement."""
+TOGETHER: dict[str, tuple[Any, Any, str]] = {
+    "method": ("brecq", "quantease", "BRECQ"),
+    "correction": ("batchnorm", "bias", "the correction of mean and spread"),
+    "equalize": (True, False, "equalizing channels"),
+}
+"""Of each field, what makes layers depend on each other, the nearest value that does not, and the first in words."""
+DEPEND = "layers depend on each other: what each costs does not add up, so no mix of bits can be planned."
+TRAINED = "Bits are planned for the model itself: what a student or a fine-tuned network loses has to be measured."
 KINDS = {"size": "max_bytes", "loss": "max_drop"}
 """What a budget is of, and what `Bench.plan` calls it."""
 
@@ -48,6 +56,14 @@ class Outlook(NamedTuple):
         if kind == "size":
             return next((each for each in reversed(self.frontier) if each.size.value <= budget), None)
         return next((each for each in self.frontier if each.drop.value <= budget), None)
+
+
+class Obstacle(NamedTuple):
+    """Why bits cannot be planned for the recipe on the screen."""
+
+    reason: str
+    instead: Recipe | None
+    """The same bits with the nearest method that can be planned with; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +189,35 @@ class Planning(Foreseeing):
         with self._change():
             self._put(None)
 
+    def obstacle(self) -> Obstacle | None:
+        """What keeps bits from being planned; None where nothing does, as far as is known."""
+        if self._closed or self.baseline is None or not hasattr(self.bench, "sensitivity_stream"):
+            return None
+        method = method_of(self.recipe)
+        if method is None:
+            return Obstacle(TRAINED, None)
+        quantization, causes = _apart(self.recipe.quantization)
+        if causes:
+            instead = self.recipe.replace(quantization=quantization)
+            said = f"{' and '.join(causes)} {'make' if causes[1:] else 'makes'} {DEPEND}"
+            return Obstacle(said[0].upper() + said[1:], None if method_of(instead) in self._desk.hopeless else instead)
+        if method in self._desk.hopeless:
+            return Obstacle(self._desk.hopeless[method] or f"{self.recipe.label} cannot be predicted.", None)
+        return None
+
+    def plan_otherwise(self) -> None:
+        """Change the recipe to the nearest method that bits can be planned with; one step of the history.
+
+        Raises:
+            WorkbenchError: There is none, or nothing keeps bits from being planned.
+        """
+        with self._change():
+            self._require_open()
+            found = self.obstacle()
+            if found is None or found.instead is None:
+                raise WorkbenchError("There is no other method to plan with; measure the recipe.")
+            self._apply(found.instead)
+
     # Inside
 
     def _proposed(self) -> Proposal:
@@ -289,8 +334,8 @@ class Planning(Foreseeing):
             desk.proposal = proposal
             self._set(proposal=proposal, planning=said)
 
-    def _give_up(self, errand: Errand) -> None:
-        super()._give_up(errand)
+    def _give_up(self, errand: Errand, reason: str) -> None:
+        super()._give_up(errand, reason)
         desk = self._desks[errand.desk]
         if errand.kind == "outlook":
             template = errand.subject[0]  # type: ignore[index]
@@ -320,6 +365,16 @@ def template_of(recipe: Recipe) -> Recipe | None:
         quantization=quantization.replace(weight_bits=None, activation_bits=bits, layers={}),
         deployment=recipe.deployment,
     )
+
+
+def _apart(quantization: Quantization) -> tuple[Quantization, list[str]]:
+    """The nearest quantization in which no layer's cost depends on the others, and what makes them depend so far."""
+    changes = {
+        field: other
+        for field, (value, other, _) in TOGETHER.items()
+        if getattr(quantization, field) == value
+    }  # fmt: skip
+    return quantization.replace(**changes), [TOGETHER[field][-1] for field in changes]
 
 
 def _bits_of(template: Recipe) -> tuple[int, ...]:

@@ -334,6 +334,7 @@ class TradeOff(Part):
             asked=s.asked_to_learn,
             planning=s.planning,
             busy=s.busy,
+            obstacle=s.obstacle(),
         )
         self.elsewhere = {
             "points": view["imported"],
@@ -363,6 +364,7 @@ class TradeOff(Part):
             "discard": lambda _: s.discard_proposal(),
             "learn": lambda _: s.learn(),
             "stop_learning": lambda _: s.stop_learning(),
+            "plan_otherwise": lambda _: s.plan_otherwise(),
         }
 
     def _restore(self, message: Message) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from widgets.layer_table import LayerTable
 from widgets.plan_panel import STEPS, plan_view
-from widgets.planning import Outlook, Proposal
+from widgets.planning import Obstacle, Outlook, Proposal
 from widgets.tradeoff import TradeOff, tradeoff_view
 from workbench.planning.plan import Budget, Exchange, Plan, Reason
 from workbench.recipe import Quantization, Recipe
@@ -58,7 +58,10 @@ def proposal(ahead):
             ),
             Reason(layer="fc2", weight_bits=3, activation_bits=8, share=0.5, text="fc2 goes down to 3"),
         ),
-        exchanges=(Exchange(bytes=900.0, drop=-0.0012, recipe=mix(8), text="1.0 kB more would win back 0.12 points."),),
+        exchanges=(
+            Exchange(bytes=900.0, drop=-0.0012, recipe=mix(8), text="1.0 kB more would win back 0.12 points."),
+            Exchange(bytes=-4100.0, drop=0.001, recipe=mix(2), text="0.10 points more to lose would save 4.1 kB."),
+        ),
     )  # fmt: skip
     return Proposal(TEMPLATE, "size", 50_000.0, chosen, plan, settled=True)
 
@@ -82,7 +85,10 @@ def test_a_proposal_says_what_it_costs_and_what_a_little_more_buys(ahead, propos
     view = plan_view(ahead, proposal, tried[1])["proposal"]
     assert (view["origin"], view["size"]) == ("predicted", "45.0\u202fkB")
     assert "".join(part["text"] for part in view["loss"]) == "−0.50 points (−0.90 … −0.10)"
-    assert view["exchange"] == "1.0 kB more would win back 0.12 points."
+    assert view["exchanges"] == [
+        "1.0 kB more would win back 0.12 points.",
+        "0.10 points more to lose would save 4.1 kB.",
+    ]
     busy = plan_view(ahead, proposal, tried[1], busy=True)["proposal"]
     assert not busy["can_improve"] and busy["why_not"]
 
@@ -158,3 +164,12 @@ def test_what_the_browser_asks_for_is_checked(session, send, ahead):
     assert [call[0] for call in s.calls[1:]] == [
         "take_proposal", "improve_proposal", "stop_improving", "discard_proposal", "learn", "stop_learning",
     ]  # fmt: skip
+
+
+def test_what_keeps_bits_from_being_planned_is_said_with_a_way_out():
+    instead = mix(4).replace(quantization=mix(4).quantization.replace(method="quantease"))
+    view = plan_view(None, None, None, obstacle=Obstacle("BRECQ makes layers depend on each other.", instead))
+    assert view["obstacle"]["reason"] == "BRECQ makes layers depend on each other."
+    assert view["obstacle"]["instead"] == "Plan with QuantEase (coordinate descent)"
+    assert plan_view(None, None, None, obstacle=Obstacle("Why.", None))["obstacle"]["instead"] == ""
+    assert plan_view(None, None, None)["obstacle"] is None

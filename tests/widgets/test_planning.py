@@ -207,3 +207,39 @@ def test_a_plan_is_for_the_model_itself():
     assert template_of(Recipe()).quantization.activation_bits == 8
     mixed = quantized(4, layers={"fc1": {"weight_bits": 2}})
     assert template_of(mixed) == template_of(quantized(8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "instead"),
+    [
+        ({"method": "brecq"}, {"method": "quantease"}),
+        ({"correction": "batchnorm"}, {"correction": "bias"}),
+        ({"method": "brecq", "equalize": True}, {"method": "quantease", "equalize": False}),
+    ],
+)
+def test_a_method_that_cannot_be_planned_with_says_why_and_what_comes_nearest(session, changes, instead):
+    assert session.obstacle() is None
+    session.update(**changes)
+    session.wait(LONG)
+    found = session.obstacle()
+    assert "layers depend on each other" in found.reason
+    assert found.instead == session.recipe.replace(quantization=session.recipe.quantization.replace(**instead))
+    with pytest.raises(WorkbenchError, match="nothing to plan with"):
+        session.propose(max_bytes=1e6)
+    session.plan_otherwise()
+    assert session.recipe == found.instead and session.obstacle() is None
+    session.wait(LONG)
+    until(lambda: session.outlook is not None and session.outlook.frontier)
+    session.propose(max_bytes=sizes(session)[-1])
+    session.undo()
+    assert all(getattr(session.recipe.quantization, field) == value for field, value in changes.items())
+
+
+def test_a_reason_that_the_engine_gives_is_kept(session):
+    method = session._method()
+    session._desk.hopeless[method] = "Layers are missing."
+    assert session.obstacle() == ("Layers are missing.", None)
+    session._desk.hopeless[method] = ""
+    assert "cannot be predicted" in session.obstacle().reason
+    with pytest.raises(WorkbenchError, match="no other method"):
+        session.plan_otherwise()
