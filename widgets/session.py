@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from widgets.desk import FP32, Desk, UndoStack, absent, cleared, desks, fitting, merged, trainable
-from widgets.importing import Importing
+from widgets.exporting import Exporting
 from widgets.problems import in_words
 from workbench.errors import Cancelled, WorkbenchError, nearest
 from workbench.recipe import Deployment, Quantization, Recipe
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from workbench.bench import Bench
 
 
-class Session(Importing):
+class Session(Exporting):
     """A bench, the recipe on the screen, what it costs, and all that was tried before.
 
     Methods check and record, and return at once; numbers arrive in the traits. What is refused raises

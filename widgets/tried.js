@@ -24,7 +24,7 @@ function save(name, content) {
 }
 
 export default part("wb-card wb-tried", (root, send, model) => {
-  let view = { code: "", csv: "", columns: [], rows: [], fixed: [] };
+  let view = { code: "", csv: "", columns: [], rows: [], fixed: [], export: { forms: [], working: "", said: "", tone: "" } };
   let choosing = false;
   const chosen = new Set(); // keys of rows, in the order in which they were chosen
   const head = heading("Tried");
@@ -43,7 +43,12 @@ export default part("wb-card wb-tried", (root, send, model) => {
     const done = await copy(view[key]);
     say(done ? `${what} is in the clipboard.` : "The browser did not allow it; select and copy by hand.");
   } });
-  const file = el("button", { type: "button", text: "Save model", title: "The packed weights of the recipe on the screen, .safetensors", onclick: () => send({ do: "export" }) });
+  const forms = el("select", { "aria-label": "Save as" });
+  const file = el("button", { type: "button", text: "Save model", onclick: () => send({ do: "export", form: forms.value }) });
+  const going = el("span", { class: "wb-why num", "aria-live": "polite" });
+  const halt = el("button", { type: "button", class: "wb-plain", text: "Cancel", "aria-label": "Cancel saving", onclick: () => send({ do: "stop" }) });
+  const result = el("p", { class: "wb-why num", role: "status" });
+  const export_ = el("div", { class: "wb-export" }, el("div", { class: "wb-actions" }, forms, file, going, halt), result);
   const select = el("button", { type: "button", class: "wb-plain", title: "Choose rows to compare or to delete", onclick: () => {
     choosing = !choosing;
     chosen.clear();
@@ -67,9 +72,9 @@ export default part("wb-card wb-tried", (root, send, model) => {
   model.on("msg:custom", received);
   const quiet = el("p", { class: "wb-quiet", text: "Nothing was tried yet." });
   const pair = pairTable(() => send({ do: "apart" }));
-  const usual = [copier("Copy as code", "The recipe", "code"), copier("Copy as CSV", "The table", "csv"), file];
+  const usual = [copier("Copy as code", "The recipe", "code"), copier("Copy as CSV", "The table", "csv")];
   root.append(head.node, tabs, el("div", { class: "wb-scroll" }, table), quiet,
-    el("div", { class: "wb-actions" }, ...usual, compare, remove, select, said), pair.node);
+    el("div", { class: "wb-actions" }, ...usual, compare, remove, select, said), pair.node, export_);
 
   function make(row) {
     const button = el("button", { type: "button", class: "wb-link", onclick: (event) => { event.stopPropagation(); press(row.key); } });
@@ -121,6 +126,13 @@ export default part("wb-card wb-tried", (root, send, model) => {
     set(compare, { hidden: !choosing, disabled: chosen.size !== 2, text: "Compare two" });
     set(remove, { hidden: !choosing, disabled: !deletable().length, text: `Delete ${deletable().length || ""}`.trim(), title: "From this list; the baseline and the recipe on the screen stay" });
     pair.draw(view.pair);
+    const { forms: offered, working, said: told, tone } = view.export;
+    keyed(forms, offered, (form) => form.value, (form) => el("option", { value: form.value }), (each, form) => set(each, { text: form.text, title: form.title }));
+    set(forms, { title: offered.find((form) => form.value === forms.value)?.title ?? null });
+    set(file, { disabled: Boolean(working) });
+    set(going, { text: working, hidden: !working });
+    set(halt, { hidden: !working });
+    set(result, { text: told, hidden: !told, "data-tone": tone || null });
   }
 
   return {

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from widgets.desk import FP32
+from widgets.exporting import FORMS
 from widgets.formatting import (
     NOTHING,
     between,
@@ -186,7 +184,7 @@ class Tried(Part):
     """A table of what was tried; a row that is clicked becomes the recipe again, and two can be compared."""
 
     _esm = source("tried.js")
-    watches: ClassVar[tuple[str, ...]] = ("tried", "recipe", "compared")
+    watches: ClassVar[tuple[str, ...]] = ("tried", "recipe", "compared", "exporting", "exported", "export_problem")
 
     def __init__(self, session: Any, **traits: Any) -> None:
         self._students = False
@@ -195,13 +193,15 @@ class Tried(Part):
     def draw(self) -> dict[str, Any]:
         """The table for this model."""
         session = self.session
-        return tried_view(session.tried, session.recipe, students=self._students, pair=session.compared)
+        table = tried_view(session.tried, session.recipe, students=self._students, pair=session.compared)
+        return table | {"export": export_view(session.exporting, session.exported, session.export_problem)}
 
     def actions(self) -> dict[str, Any]:
         """What the browser may ask for.
 
         ``restore``: the recipe with that ``key``; ``forget`` it; ``compare`` that of ``one`` key with an ``other``'s,
-        ``apart``: no more; ``show`` only the ``students`` or all; ``export``: the file of the recipe on the screen.
+        ``apart``: no more; ``show`` only the ``students`` or all; ``export``: the recipe on the screen in a ``form``;
+        ``stop`` that.
         """
         return {
             "restore": lambda message: self.session.restore(text_of(message, "key")),
@@ -210,15 +210,31 @@ class Tried(Part):
             "apart": lambda _: self.session.end_comparison(),
             "show": self._show,
             "export": self._export,
+            "stop": lambda _: self.session.stop_exporting(),
         }
 
     def _show(self, message: Message) -> None:
         self._students = message.get("students") is True
         self.refresh()
 
-    def _export(self, _: Message) -> None:
-        bench, recipe = self.session.bench, self.session.recipe
-        name = re.sub(r"[^\w.×-]+", "-", f"{bench.name} {recipe.label}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = bench.export(recipe, Path(folder) / "model.safetensors")
-            self.send({"file": f"{name}.safetensors"}, buffers=[path.read_bytes()])
+    def _export(self, message: Message) -> None:
+        self.session.export(text_of(message, "form"), self._deliver)
+
+    def _deliver(self, name: str, content: bytes) -> None:
+        self.send({"file": name}, buffers=[content])
+
+
+def export_view(working: str, written: str, problem: str) -> dict[str, Any]:
+    """The picture of what can be written, and of what was.
+
+    Args:
+        working: How far the writing is.
+        written: What was written last.
+        problem: Why nothing was.
+    """
+    return {
+        "forms": [{"value": name, "text": form.label, "title": form.what} for name, form in FORMS.items()],
+        "working": working,
+        "said": problem or written,
+        "tone": "loss" if problem else "",
+    }

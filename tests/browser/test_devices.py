@@ -43,10 +43,12 @@ def look(page: Page, kind: str) -> Locator:
     return page.locator(f'.wb-speed [data-look="{kind}"]')
 
 
-def test_runtime_threads_and_batch_change_the_tile_and_the_waterfall(instrument: Page, faults) -> None:
+def test_runtime_threads_batch_and_device_change_tiles_waterfall_and_roofline(instrument: Page, faults) -> None:
     page = instrument
-    first = latency(page).inner_text()
-    fall = look(page, "waterfall")
+    card, fall = page.locator(".wb-elsewhere"), look(page, "waterfall")
+    card.get_by_label("Elsewhere", exact=True).select_option("Raspberry Pi 5")
+    points, there = card.locator(".wb-roof-point"), card.locator(".wb-there-latency")
+    expect(points).to_have_count(5)
     fall.get_by_role("button", name="Take apart").click()
     expect(fall).to_have_attribute("data-state", "final", timeout=2 * SECONDS)
     expect(fall).to_contain_text("W4 A8 · onnxruntime · batch 1 · 1 thread")
@@ -55,38 +57,76 @@ def test_runtime_threads_and_batch_change_the_tile_and_the_waterfall(instrument:
     expect(fall).to_contain_text(re.compile(r"the speed of plain PyTorch in all"))
     expect(fall).to_contain_text(re.compile(r"software optimisation\s*\d"))
 
-    # batch, by keyboard: the tile says it, the waterfall is greyed, its own comes by one click
+    def seen(tile: str, of: str, here: str) -> None:
+        """In the tile, in the waterfall, which is taken anew by itself, and beside the roofline."""
+        expect(latency(page)).to_have_attribute("title", re.compile(tile), timeout=SECONDS)
+        settled(page)
+        expect(fall).to_contain_text(of, timeout=2 * SECONDS)
+        expect(fall).to_have_attribute("data-state", "final", timeout=2 * SECONDS)
+        expect(card).to_have_attribute("data-state", "final")
+        expect(there).to_contain_text(re.compile(rf"measured here: [\d.]+\s[µm]s with {here}"))
+
+    # batch, by keyboard: on the device that is not here its weights are read once for both inputs
+    said, where = there.locator(".wb-number").inner_text(), points.first.get_attribute("transform")
+    tile = latency(page).locator(".wb-there").inner_text()
     slider = page.get_by_label("Batch", exact=True)
     slider.focus()
     page.keyboard.press("ArrowRight")
     expect(slider).to_have_attribute("aria-valuetext", "2 inputs a call")
+    expect(fall).to_have_attribute("data-state", re.compile("stale|growing"))
     expect(latency(page)).to_contain_text("Latency, batch 2", timeout=SECONDS)
-    settled(page)
-    expect(fall).to_have_attribute("data-state", "stale")
-    fall.get_by_role("button", name="Take apart").click()
-    expect(fall).to_have_attribute("data-state", "final", timeout=2 * SECONDS)
-    expect(fall).to_contain_text("batch 2")
+    seen(
+        "a call of 2 with onnxruntime, 1 thread;", "onnxruntime · batch 2 · 1 thread", "onnxruntime, 1 thread, batch 2"
+    )
+    expect(there.locator(".wb-number")).not_to_have_text(said)
+    expect(latency(page).locator(".wb-there")).not_to_have_text(tile, use_inner_text=True)
+    assert points.first.get_attribute("transform") != where
 
-    # runtime and threads; going back finds the waterfall of then
+    # runtime, then threads
     page.get_by_label("Runtime", exact=True).select_option("eager")
-    expect(latency(page)).to_have_attribute("title", re.compile("with eager, 1 thread;"), timeout=SECONDS)
-    settled(page)
+    seen("a call of 2 with eager, 1 thread;", "eager · batch 2 · 1 thread", "eager, 1 thread, batch 2")
+    expect(page.locator(".wb-deployment .wb-reasons").first).to_contain_text("eager has no integer kernels")
     threads = page.get_by_label("Threads", exact=True)
     threads.focus()
     page.keyboard.press("End")
     expect(page.locator(".wb-deployment .wb-warned")).to_contain_text("wait for each other")
-    expect(latency(page)).to_have_attribute("title", re.compile(r"with eager, \d+ threads;"), timeout=SECONDS)
-    settled(page)
-    assert latency(page).inner_text() != first
+    many = re.search(r"\d+", threads.get_attribute("aria-valuetext") or "")
+    assert many is not None
+    said = f"{many.group()} threads"
+    seen(f"a call of 2 with eager, {said};", f"eager · batch 2 · {said}", f"eager, {said}, batch 2")
+
+    # going back finds the waterfall of then
     for _ in range(2):
         page.locator("body").press("Control+z")
     expect(fall).to_have_attribute("data-state", "final", timeout=SECONDS)
+    expect(fall).to_contain_text("onnxruntime · batch 2 · 1 thread")
+
+    # the device that is not here: a waterfall is of this machine, and stays
+    said, roofs = there.locator(".wb-number").inner_text(), card.locator(".wb-roof-name").all_inner_texts()
+    card.get_by_label("Elsewhere", exact=True).select_option("STM32H7A3")
+    expect(latency(page).locator(".wb-there")).to_contain_text("STM32H7A3")
+    expect(there.locator(".wb-number")).not_to_have_text(said)
+    assert card.locator(".wb-roof-name").all_inner_texts() != roofs
+    expect(fall).to_have_attribute("data-state", "final")
+    assert not faults, faults
+
+
+def test_what_runs_is_compared_by_itself_with_what_is_simulated(instrument: Page, faults) -> None:
+    page = instrument
+    agreement = look(page, "agreement")
+    expect(agreement).to_have_attribute("data-state", "final", timeout=2 * SECONDS)
+    expect(agreement).to_contain_text("on 10,000 of 10,000")
+    page.get_by_label("Runtime", exact=True).select_option("openvino")
+    settled(page)
+    expect(agreement).to_contain_text("W4 A8 · openvino", timeout=2 * SECONDS)
+    expect(agreement).to_have_attribute("data-state", "final", timeout=2 * SECONDS)
+    expect(agreement).to_contain_text(re.compile(r"openvino and the simulation, on 10,000 of 10,000"))
     assert not faults, faults
 
 
 def test_layers_and_details_are_had_by_one_click_each_and_can_be_ended(instrument: Page, faults) -> None:
     page = instrument
-    for kind, ask in (("layers", "Profile"), ("agreement", "Compare"), ("sweep", "Try all")):
+    for kind, ask in (("layers", "Profile"), ("sweep", "Try all")):
         look(page, kind).get_by_role("button", name=ask).click()
     sweep = look(page, "sweep")
     sweep.get_by_role("button", name="Cancel").click()

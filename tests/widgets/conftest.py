@@ -149,6 +149,9 @@ class Fake(traitlets.HasTraits):
     findings = traitlets.Dict()
     looking = traitlets.Tuple()
     clocking = traitlets.Bool(False)
+    exporting = traitlets.Unicode("")
+    exported = traitlets.Unicode("")
+    export_problem = traitlets.Unicode("")
     asked_to_learn = False
     obstacle = staticmethod(lambda: None)
     trains = staticmethod(lambda recipe: False)

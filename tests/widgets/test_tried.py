@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-from types import SimpleNamespace
 
 import pytest
 
@@ -107,17 +106,21 @@ def test_a_row_restores_its_recipe(session, report, send):
 
 def test_the_file_of_the_recipe_goes_to_the_browser(session, send, monkeypatch):
     asked = []
-
-    def export(recipe, path):
-        asked.append(recipe)
-        path.write_bytes(b"packed")
-        return path
-
     shown = session(recipe=W4)
-    shown.bench = SimpleNamespace(name="my model/1", export=export)
+    shown.export = lambda form, deliver: (asked.append(form), deliver("my-model.onnx", b"graph"))
     part = Tried(shown)
     sent = []
     monkeypatch.setattr(part, "send", lambda message, buffers: sent.append((message, buffers)))
-    send(part, {"do": "export"})
-    assert asked == [W4]
-    assert sent == [({"file": "my-model-1-W4.safetensors"}, [b"packed"])]
+    send(part, {"do": "export", "form": "onnx"})
+    assert asked == ["onnx"] and sent == [({"file": "my-model.onnx"}, [b"graph"])]
+
+
+def test_what_is_written_how_far_it_is_and_why_not(session):
+    shown = session(recipe=W4, exporting="Reading it again: 512 of 10,000 compared")
+    part = Tried(shown)
+    view = part.view["export"]
+    assert [form["value"] for form in view["forms"]] == ["safetensors", "onnx", "pt2", "openvino", "folder"]
+    assert (view["working"], view["said"]) == ("Reading it again: 512 of 10,000 compared", "")
+    shown.exporting, shown.export_problem = "", "model.pt2: a graph has no program. .onnx can be written."
+    part.refresh()
+    assert part.view["export"]["said"].endswith(".onnx can be written.") and part.view["export"]["tone"] == "loss"
