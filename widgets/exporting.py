@@ -133,7 +133,7 @@ class Exporting(Importing):
             path = Path(folder) / f"{stem.replace('.', '-')}{FORMS[form].ending}"
             for state in desk.bench.export_stream(recipe, path, cancel=cancel):
                 self._say(number, _progress(state))
-            name, content = packed(state.files, path.stem)
+            name, content = packed(state.files, path.stem, form)
         self._say(number, "Handing it to the browser…")
         deliver(name, content)
         seconds = f"{figures(time.monotonic() - started)}{SPACE}s"
@@ -157,7 +157,7 @@ class Exporting(Importing):
             self._consider()
 
 
-def packed(files: Sequence[Path], stem: str) -> tuple[str, bytes]:
+def packed(files: Sequence[Path], stem: str, form: str) -> tuple[str, bytes]:
     """A name and the bytes of one file; several are put into an archive, in a folder of their own."""
     if len(files) == 1:
         return files[0].name, files[0].read_bytes()
@@ -165,7 +165,7 @@ def packed(files: Sequence[Path], stem: str) -> tuple[str, bytes]:
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for each in files:
             archive.write(each, f"{stem}/{each.name}")
-    return f"{stem}.zip", packed.getvalue()
+    return f"{stem}-{form}.zip", packed.getvalue()
 
 
 def _progress(state: Exported) -> str:

@@ -6,13 +6,18 @@ export default part("wb-history", (root, send) => {
       el("span", { text: sign, "aria-hidden": "true" }), el("span", { class: "wb-word", text: word }));
   const undo = button("undo", "↶", "Undo", "Ctrl+Z");
   const redo = button("redo", "↷", "Redo", "Ctrl+Shift+Z");
-  root.append(undo, redo);
+  const leave = el("button", { type: "button", class: "wb-leave", text: "Export…", title: "Save the recipe on the screen as a model", onclick: () => {
+    const forms = home().querySelector(".wb-export select");
+    forms?.scrollIntoView({ block: "center", behavior: "smooth" });
+    forms?.focus({ preventScroll: true });
+  } });
+  root.append(undo, redo, leave);
+  const home = () => root.closest(".workbench") ?? root;
   const onkey = (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== "z") return;
     const target = event.target instanceof Element ? event.target : document.body;
-    const home = root.closest(".workbench") ?? root;
     const alone = target === document.body && document.querySelectorAll(".wb-history").length === 1;
-    if (!(alone || home.contains(target)) || target.closest(TYPING)) return;
+    if (!(alone || home().contains(target)) || target.closest(TYPING)) return;
     event.preventDefault();
     event.stopPropagation();
     // whether or not the buttons can be pressed yet: Python knows, and they are drawn a moment later
@@ -23,6 +28,7 @@ export default part("wb-history", (root, send) => {
     draw(view) {
       set(undo, { disabled: !view.undo });
       set(redo, { disabled: !view.redo });
+      set(leave, { hidden: !root.closest(".workbench") }); // alone in a cell there is nothing to go to
     },
     end: () => document.removeEventListener("keydown", onkey, true),
   };

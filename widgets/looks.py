@@ -30,7 +30,9 @@ TITLES: dict[str, tuple[str, str, str]] = {
 
 
 UNTIMED = ("confusion", "interaction")
-"""Looks whose findings do not depend on how fast anything runs."""
+"""Looks whose findings do not depend on what runs."""
+UNCLOCKED = (*UNTIMED, "agreement")
+"""And on how fast."""
 
 
 def section_view(
@@ -75,7 +77,7 @@ def section_view(
         "share": _share(kind, result) if working and mine and looking[0] == kind else 0.0,
         "remark": "" if finding is None or result is None else _of(kind, finding, stopped=stopped),
         "reason": finding.reason if finding is not None and mine else "",
-        "timed": kind not in UNTIMED,
+        "timed": kind not in UNCLOCKED,
         "warnings": list(getattr(result, "disturbances", ())),
         "notes": [note for note in (*getattr(result, "notes", ()), getattr(result, "note", None)) if note],
         "body": _body(kind, result) if result is not None else _blank(kind, recipe) if working else None,

@@ -76,7 +76,7 @@ def plan_view(
 def obstacle_view(obstacle: Obstacle) -> dict[str, str]:
     """Why nothing can be planned, and what the button says that changes it; nothing where there is none."""
     instead = obstacle.instead
-    way = f"Plan with {said(instead.quantization)}" if instead is not None else ""
+    way = f"Plan with {said(instead.quantization).partition(' (')[0]}" if instead is not None else ""
     return {"reason": obstacle.reason, "instead": way}
 
 

@@ -14,7 +14,7 @@ function rooflinePlot() {
   const readout = el("p", { class: "wb-roof-told num", "aria-live": "polite" }, name, " ", facts);
   const legend = el("p", { class: "wb-eff-legend", "aria-hidden": "true" },
     el("i", { class: "wb-roof-key", "data-limit": "compute" }), "limited by compute", el("i", { class: "wb-roof-key", "data-limit": "memory" }), "limited by memory",
-    el("span", { text: "· area: share of their time · whisker: the predicted range" }));
+    el("span", { text: "area: share of their time · whisker: the predicted range" }));
   const beside = el("p", { class: "wb-why" });
   const node = el("div", { class: "wb-roof" }, picture, readout, legend, beside);
 

@@ -126,3 +126,18 @@ def test_a_budget_that_nothing_keeps_says_what_does(instrument: Page, faults) ->
     proposal.get_by_role("button", name="Discard").click()
     expect(proposal).to_be_hidden()
     assert not faults, faults
+
+
+def test_a_method_that_cannot_be_planned_with_says_so_and_how_to_go_on(instrument: Page, faults) -> None:
+    page = instrument
+    correction = page.get_by_label("Correction", exact=True)
+    correction.select_option(label="mean and spread")
+    card = page.locator(".wb-plan")
+    expect(card).to_contain_text("makes layers depend on each other", timeout=SECONDS)
+    expect(page.get_by_label("Size budget", exact=True)).to_be_hidden()
+    card.get_by_role("button", name=re.compile("^Plan with ")).click()
+    page.get_by_label("Size budget", exact=True).wait_for(timeout=2 * SECONDS)
+    expect(card).not_to_contain_text("makes layers depend")
+    page.locator("body").press("Control+z")
+    expect(card).to_contain_text("makes layers depend on each other", timeout=SECONDS)
+    assert not faults, faults

@@ -56,7 +56,7 @@ def test_what_is_one_file_is_delivered_as_it_is(session, form, name):
 )
 def test_what_is_more_is_delivered_as_one_archive(session, form, inside):
     [(name, content)] = written(session, form)
-    assert name == "small-W4-A8.zip" and session.export_problem == ""
+    assert name == f"small-W4-A8-{form}.zip" and session.export_problem == ""
     names = zipfile.ZipFile(io.BytesIO(content)).namelist()
     assert {f"small-W4-A8/{each}" for each in inside} <= set(names)
 

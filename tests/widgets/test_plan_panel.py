@@ -170,6 +170,6 @@ def test_what_keeps_bits_from_being_planned_is_said_with_a_way_out():
     instead = mix(4).replace(quantization=mix(4).quantization.replace(method="quantease"))
     view = plan_view(None, None, None, obstacle=Obstacle("BRECQ makes layers depend on each other.", instead))
     assert view["obstacle"]["reason"] == "BRECQ makes layers depend on each other."
-    assert view["obstacle"]["instead"] == "Plan with QuantEase (coordinate descent)"
+    assert view["obstacle"]["instead"] == "Plan with QuantEase"
     assert plan_view(None, None, None, obstacle=Obstacle("Why.", None))["obstacle"]["instead"] == ""
     assert plan_view(None, None, None)["obstacle"] is None
