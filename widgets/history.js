@@ -1,11 +1,11 @@
 const TYPING = "input:not([type=range]):not([type=button]):not([type=checkbox]), textarea, [contenteditable], .cm-editor";
 
 export default part("wb-history", (root, send) => {
-  const button = (name, sign, word, keys) =>
+  const button = (name, sign, word, keys, shown = true) =>
     el("button", { type: "button", class: "wb-plain", "aria-label": `${word} (${keys})`, title: `${word} (${keys})`, onclick: () => send({ do: name }) },
-      el("span", { text: sign, "aria-hidden": "true" }), el("span", { class: "wb-word", text: word }));
+      el("span", { text: sign, "aria-hidden": "true" }), ...(shown ? [el("span", { class: "wb-word", text: word })] : []));
   const undo = button("undo", "↶", "Undo", "Ctrl+Z");
-  const redo = button("redo", "↷", "Redo", "Ctrl+Shift+Z");
+  const redo = button("redo", "↷", "Redo", "Ctrl+Shift+Z", false);
   const leave = el("button", { type: "button", class: "wb-leave", text: "Export…", title: "Save the recipe on the screen as a model", onclick: () => {
     const forms = home().querySelector(".wb-export select");
     forms?.scrollIntoView({ block: "center", behavior: "smooth" });

@@ -11,8 +11,19 @@ function planner(send) {
   const title = el("span", { class: "wb-name", text: "Budget" });
   const toggle = el("span", { class: "wb-toggle", role: "group", "aria-label": "Budget of" });
   const sliders = el("div", { class: "wb-slides" });
-  row.append(title, toggle, sliders);
-  const propose = (budget, value) => send({ do: "propose", [budget.kind === "size" ? "max_bytes" : "max_drop"]: value });
+  row.append(title, toggle, sliders, fast);
+  // beside size or loss, for as long as something stands in the box; a call takes milliseconds where a person reads
+  const most = el("input", { type: "text", inputmode: "decimal", class: "num", "aria-label": "Latency at most, milliseconds", placeholder: "any" });
+  const fast = el("label", { class: "wb-typed wb-fast", title: "Kernels are timed for it; 2 to 8 bits run in the same ones" }, el("span", { text: "latency ≤" }), most, el("small", { text: "ms" }));
+  const latency = () => {
+    const typed = most.value.trim().replaceAll(",", "");
+    return typed ? { max_latency: Number.isFinite(Number(typed)) ? Number(typed) / 1000 : typed } : {};
+  };
+  const propose = (budget, value) => send({ do: "propose", [budget.kind === "size" ? "max_bytes" : "max_drop"]: value, ...latency() });
+  most.addEventListener("change", () => {
+    const budget = view.budgets.find((each) => each.kind === kind);
+    if (budget) propose(budget, budget.value);
+  });
 
   function makeSlider(budget) {
     let shown = budget;
@@ -66,6 +77,7 @@ function planner(send) {
   const name = el("b");
   const size = el("span");
   const loss = el("span");
+  const took = el("span");
   const edited = el("em", { text: "edited", class: "wb-tag" });
   const note = el("p", { class: "wb-note" });
   const exchanges = el("div", { class: "wb-exchanges" });
@@ -76,7 +88,7 @@ function planner(send) {
   const halt = button("Stop measuring", "stop_improving");
   const discard = button("Discard", "discard", "wb-plain");
   const proposal = el("div", { class: "wb-proposal", role: "group", "aria-label": "Proposal" },
-    el("p", { class: "num", "aria-live": "polite" }, sign, name, " ", edited, el("span", { class: "wb-costs" }, size, " · ", loss)), note, exchanges,
+    el("p", { class: "num", "aria-live": "polite" }, sign, name, " ", edited, el("span", { class: "wb-costs" }, size, " · ", loss, took)), note, exchanges,
     el("div", { class: "wb-actions" }, take, improve, halt, discard, improving));
   const alone = el("p", { class: "wb-why" });
   const reason = el("span", { class: "wb-why" });
@@ -114,6 +126,7 @@ function planner(send) {
     set(edited, { hidden: !p.edited });
     set(size, { text: p.size });
     pieces(loss, p.loss);
+    set(took, { text: p.latency ? ` · ${p.latency}` : "" });
     set(note, { text: p.note, hidden: !p.note });
     set(exchanges, { hidden: !p.exchanges.length });
     keyed(exchanges, p.exchanges, String, () => el("p", { class: "wb-why num" }), (each, text) => set(each, { text }));

@@ -10,6 +10,7 @@ from widgets.formatting import (
     between,
     change,
     change_unit,
+    duration,
     figures,
     percent_of,
     points,
@@ -145,6 +146,7 @@ def proposal_view(proposal: Proposal, planning: str, *, busy: bool) -> dict[str,
     ends = sorted((found.low, found.high), reverse=metric.higher_is_better)
     interval = between(*(change(end, metric) for end in ends))
     unit = f" {change_unit(metric)}".rstrip() if metric.share or metric.unit else f" {metric.name}"
+    timed = proposal.max_latency is not None
     exchanges = [each.text for each in plan.exchanges] if plan is not None and not proposal.edited else []
     return {
         "name": report.recipe.label,
@@ -154,6 +156,7 @@ def proposal_view(proposal: Proposal, planning: str, *, busy: bool) -> dict[str,
             {"text": change(found.value, metric), "tone": tone(report)},
             {"text": f"{unit} {interval}", "tone": ""},
         ],
+        "latency": f"{duration(report.latency.value)} a call" if timed and report.latency is not None else "",
         "edited": proposal.edited,
         "note": proposal.note,
         "exchanges": exchanges,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from widgets.desk import Desk, merged, method_of
 from widgets.foreseeing import Errand, Foreseeing
-from widgets.formatting import change_unit, points, size, small
+from widgets.formatting import change_unit, duration, points, size, small
 from widgets.problems import in_words
 from workbench.errors import Cancelled, PlanError, RecipeError, WorkbenchError
 from workbench.recipe import Quantization, Recipe
@@ -85,6 +85,8 @@ class Proposal:
     """Whether a person changed the plan's bits."""
     note: str = ""
     """Why the budget is not kept, in words."""
+    max_latency: float | None = None
+    """Seconds that a call may take beside it; None: any."""
 
     @property
     def recipe(self) -> Recipe:
@@ -93,7 +95,8 @@ class Proposal:
 
     def limit(self) -> dict[str, float]:
         """The budget as `Bench.plan` takes it."""
-        return {KINDS[self.kind]: self.budget}
+        also = {} if self.max_latency is None else {"max_latency": self.max_latency}
+        return {KINDS[self.kind]: self.budget, **also}
 
 
 class Planning(Foreseeing):
@@ -102,25 +105,31 @@ class Planning(Foreseeing):
     _improving: int | None = None
     """Evaluations that the proposal is being improved with."""
 
-    def propose(self, *, max_bytes: float | None = None, max_drop: float | None = None) -> None:
+    def propose(
+        self, *, max_bytes: float | None = None, max_drop: float | None = None, max_latency: float | None = None
+    ) -> None:
         """Propose the best mix of bits under a budget, at once, as predicted.
 
         Args:
             max_bytes: Of the file; or
             max_drop: What may be lost, in the metric's unit: 0.005 is half a point.
+            max_latency: Seconds that a call may take here, beside either; kernels are timed for it, so the proposal
+                says a moment later whether it is kept.
 
         Raises:
-            WorkbenchError: Not exactly one budget, one that is no number, or nothing can be planned yet.
+            WorkbenchError: Not exactly one of size and loss, one that is no number, or nothing can be planned yet.
         """
         given = {"size": max_bytes, "loss": max_drop}
         wanted = [(kind, budget) for kind, budget in given.items() if budget is not None]
         if len(wanted) != 1:
             raise WorkbenchError("propose: one budget is needed, max_bytes=… or max_drop=….")
         kind, budget = wanted[0]
-        if isinstance(budget, bool) or not isinstance(budget, int | float) or not math.isfinite(budget):
+        if not _finite(budget):
             raise WorkbenchError(f"{KINDS[kind]} = {budget!r:.40}: a number is needed.")
         if kind == "size" and budget <= 0:
             raise WorkbenchError(f"max_bytes = {budget:g}: a file has more than 0 bytes.")
+        if max_latency is not None and not (_finite(max_latency) and max_latency > 0):
+            raise WorkbenchError(f"max_latency = {max_latency!r:.40}: seconds above 0 are needed.")
         with self._change():
             self._require_open()
             outlook = self._outlook()
@@ -129,7 +138,8 @@ class Planning(Foreseeing):
             report = outlook.pick(kind, float(budget))
             nearest = outlook.frontier[0 if kind == "size" else -1]
             note = "" if report is not None else _beyond(kind, float(budget), nearest)
-            self._put(Proposal(outlook.template, kind, float(budget), report or nearest, note=note))
+            most = None if max_latency is None else float(max_latency)
+            self._put(Proposal(outlook.template, kind, float(budget), report or nearest, note=note, max_latency=most))
 
     def edit_proposal(self, names: Sequence[str], **bits: int | None) -> None:
         """Give layers of the proposal other bits; its prediction follows.
@@ -389,6 +399,10 @@ def _bits_of(template: Recipe) -> tuple[int, ...]:
     return tuple(able) if len(able) > 1 else ()
 
 
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _over(proposal: Proposal, report: Report) -> str:
     """What is said where a mix does not keep the budget; nothing where it does."""
     value = report.size.value if proposal.kind == "size" else report.drop.value
@@ -406,6 +420,11 @@ def _refused(proposal: Proposal, error: PlanError) -> Proposal:
     nearest = error.nearest
     if not isinstance(nearest, Report):
         raise error
+    most, latency = proposal.max_latency, nearest.latency
+    if most is not None and latency is not None and latency.value > most:  # no bits of any layer change that
+        where = nearest.recipe.deployment.runtime
+        note = f"{where} takes {duration(latency.value)} a call at best, not {duration(most)}: bits do not change that."
+        return replace(proposal, settled=True, note=f"{note} Try another runtime, threads or batch.")
     note = _beyond(proposal.kind, proposal.budget, nearest)
     return replace(proposal, report=nearest, plan=None, settled=True, note=note)
 

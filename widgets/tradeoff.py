@@ -387,5 +387,5 @@ class TradeOff(Part):
         return next((each for each in self.session.imported if each.recipe.key == key), None)
 
     def _propose(self, message: Message) -> None:
-        changes = changes_of(message, ("max_bytes", "max_drop"))
+        changes = changes_of(message, ("max_bytes", "max_drop", "max_latency"))
         self.session.propose(**{name: number_of(changes, name) for name in changes})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from widgets.layer_table import LayerTable
@@ -173,3 +175,10 @@ def test_what_keeps_bits_from_being_planned_is_said_with_a_way_out():
     assert view["obstacle"]["instead"] == "Plan with QuantEase"
     assert plan_view(None, None, None, obstacle=Obstacle("Why.", None))["obstacle"]["instead"] == ""
     assert plan_view(None, None, None)["obstacle"] is None
+
+
+def test_a_latency_is_shown_where_it_was_asked_for(ahead, proposal, tried):
+    latency = Estimate(value=31e-6, low=30e-6, high=32e-6, unit="s", source="predicted")
+    timed = replace(proposal, report=proposal.report.model_copy(update={"latency": latency}), max_latency=1e-3)
+    assert plan_view(ahead, timed, tried[1])["proposal"]["latency"] == "31.0\u202fµs a call"
+    assert plan_view(ahead, proposal, tried[1])["proposal"]["latency"] == ""

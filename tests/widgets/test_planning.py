@@ -243,3 +243,18 @@ def test_a_reason_that_the_engine_gives_is_kept(session):
     assert "cannot be predicted" in session.obstacle().reason
     with pytest.raises(WorkbenchError, match="no other method"):
         session.plan_otherwise()
+
+
+def test_a_latency_is_kept_beside_the_size_or_said_to_be_out_of_reach(session):
+    budget = sizes(session)[-1]
+    session.propose(max_bytes=budget, max_latency=10.0)
+    found = answered(session)
+    assert found.note == "" and found.plan.budget.max_latency == 10.0
+    assert found.report.latency.value < 10.0
+    session.propose(max_bytes=budget, max_latency=1e-9)
+    refused = answered(session)
+    assert "eager takes" in refused.note and "bits do not change that" in refused.note
+    assert refused.report.size.value <= budget
+    for wrong in (0, -1.0, float("nan"), True, "1"):
+        with pytest.raises(WorkbenchError, match="seconds above 0"):
+            session.propose(max_bytes=budget, max_latency=wrong)
