@@ -57,6 +57,7 @@ def make_report(
     costs: dict[str, tuple[float, float, float]] | None = None,
     advice: Advice | None = None,
     notes: tuple[str, ...] = (),
+    untimed: str = "",
 ) -> Report:
     """A report whose statistics are the engine's own."""
     recipe = recipe or Recipe(quantization=Quantization(weight_bits=4, activation_bits=8))
@@ -86,6 +87,7 @@ def make_report(
         layers=tuple(rows),
         advice=advice,
         notes=notes,
+        untimed=untimed,
     )
 
 

@@ -201,7 +201,7 @@ def test_what_really_runs_is_said_once_it_is_known(session, report):
 
 def test_why_nothing_runs_is_said_though_nothing_was_timed(session, report):
     told = "onnxruntime crashed on this model (SIGABRT). Choose another runtime."
-    s = session(report=report(notes=(told,), latency=None, speedup=None))
+    s = session(report=report(untimed=told, latency=None, speedup=None))
     s.recipe = s.report.recipe
     assert DeploymentPanel(s).view["notes"] == [told]
 

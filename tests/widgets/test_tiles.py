@@ -179,10 +179,10 @@ def test_a_latency_of_the_same_kernels_is_foreseen_too(report):
 def test_what_the_runtime_cannot_take_leaves_the_other_tiles_and_a_reason(report):
     why = "onnxruntime crashed on this model (SIGABRT). Choose another runtime."
     advice = Advice(verdict="4× smaller", reason="", suggestion="")
-    failed = report(latency=None, speedup=None, notes=(why,), advice=advice)
+    failed = report(latency=None, speedup=None, untimed=why, advice=advice)
     accuracy, size, latency, flips = tiles_view(failed, report(Recipe()))["tiles"]
     assert (latency["value"], latency["title"]) == ("–", why)
     assert latency["parts"] == [{"text": "could not be timed here", "tone": "loss"}]
     assert all(tile["value"] != "–" for tile in (accuracy, size, flips))
-    cancelled = report(latency=None, speedup=None, notes=(why,))
+    cancelled = report(latency=None, speedup=None)
     assert tiles_view(cancelled, None)["tiles"][2]["parts"][0]["text"] == "not measured"
