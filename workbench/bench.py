@@ -60,7 +60,7 @@ from workbench.preflight import Preflight, look
 from workbench.quantization.quantizer import LayerSpec, specs
 from workbench.recipe import Deployment, Distillation, Quantization, Recipe, Scheme
 from workbench.report import Estimate, Report
-from workbench.runtimes import Prepared
+from workbench.runtimes import Prepared, Timing
 from workbench.speed.details import TimingDetails, timed
 from workbench.speed.disturbances import disturbances, reading
 from workbench.speed.layer_times import LayerTimes, layer_times
@@ -938,7 +938,13 @@ class Bench:
         return estimate if recipe.quantization.active else estimate.model_copy(update={"source": "measured"})
 
     def _timed(self, report: Report, cancel: threading.Event | None) -> Report:
-        recipe = report.recipe
+        timing, note, doubts = self._clocked(report.recipe, cancel)
+        notes = (*report.notes, *((note,) if note else ()))
+        told = {"latency": timing.candidate, "speedup": timing.speedup, "notes": notes, "disturbances": doubts}
+        return report.model_copy(update=told)
+
+    def _clocked(self, recipe: Recipe, cancel: threading.Event | None) -> tuple[Timing, str | None, tuple[str, ...]]:
+        """A recipe's time in turn with the baseline's, what really runs, and what disturbed it."""
         deployment = recipe.deployment
         with self._measuring:
             baseline = self._prepared_baseline(deployment, cancel)
@@ -948,10 +954,7 @@ class Bench:
             batch = self._batch(network, deployment.batch)
             before = reading()
             timing = runtimes.time(candidate, baseline, batch, cancel)
-            doubts = disturbances(before, reading(), deployment.threads)
-        notes = (*report.notes, *((candidate.note,) if candidate.note else ()))
-        told = {"latency": timing.candidate, "speedup": timing.speedup, "notes": notes, "disturbances": doubts}
-        return report.model_copy(update=told)
+            return timing, candidate.note, disturbances(before, reading(), deployment.threads)
 
     def _prepared_baseline(self, deployment: Deployment, cancel: threading.Event | None) -> Prepared:
         """Only the last one is kept: one deployment is looked at at a time."""
@@ -960,6 +963,18 @@ class Bench:
         return self._baseline_run[1]
 
     # Speed here
+
+    def latency(self, recipe: Recipe, cancel: threading.Event | None = None) -> Estimate:
+        """Seconds per call, as `measure` tells it, without the accuracy: the recipe is quantized, prepared and timed.
+
+        Raises:
+            RecipeError: See `check`.
+            WorkbenchError: The runtime cannot run it.
+            Cancelled: `cancel` was set.
+        """
+        self.check(recipe)
+        self._ready(recipe, cancel)
+        return self._clocked(recipe, cancel)[0].candidate
 
     def timing(self, recipe: Recipe, cancel: threading.Event | None = None) -> TimingDetails:
         """How fast a recipe runs here and how sure that is: percentiles, loading, memory, energy, the machine's noise.

@@ -61,12 +61,20 @@ def making(case: Case, peers: Sequence[GraphPeer], threads: int) -> dict[str, An
     return {"seconds": medians, "examples": examples, "export": case.export_seconds}
 
 
-def to_latency(case: Case) -> list[float]:
-    """Seconds from a recipe that is new to a calibrated bench to its latency: quantization, session, timing."""
-    bench = case.fresh()
-    known = bench.baseline
-    first = RECIPES["none"]
-    recipes = [first.replace(quantization=first.quantization.replace(weight_bits=bits)) for bits in range(8, 1, -1)]
-    bench._timed(known.model_copy(update={"recipe": first}), None)  # calibration and the baseline's session, once
-    reports = [known.model_copy(update={"recipe": recipe}) for recipe in recipes[1:]]
-    return [seconds(lambda report=report: bench._timed(report, None)) for report in reports]
+def to_latency(case: Case) -> dict[str, list[float]]:
+    """Seconds from a recipe that is new to a bench to its int8 latency, by runtime: quantization, session and timing.
+
+    The first of each is W8 A8 on a bench that has looked at nothing, its calibration included.
+    """
+    return {runtime: _to_latency(case, runtime) for runtime in RUNTIMES}
+
+
+def _to_latency(case: Case, runtime: str) -> list[float]:
+    bench, first = case.fresh(), RECIPES["none"]
+    recipes = [
+        first.replace(
+            quantization=first.quantization.replace(weight_bits=bits), deployment=wb.Deployment(runtime=runtime)
+        )
+        for bits in range(8, 1, -1)
+    ]
+    return [seconds(lambda r=recipe: bench.latency(r)) for recipe in recipes]

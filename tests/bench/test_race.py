@@ -97,8 +97,35 @@ def test_a_share_above_the_target_is_said():
     assert "0.60, ABOVE" in printing.made("net", taken, [PEER])
     taken["seconds"]["onnxruntime"] = 0.4
     assert "ABOVE" not in printing.made("net", taken, [PEER])
-    assert "within" in printing.to_latency([0.1, 0.2, 0.5])
-    assert "ABOVE" in printing.to_latency([0.1, 0.2, 0.6])
+    assert not printing.above(taken, [PEER])
+    taken["seconds"] |= {"onnxruntime": 0.6, onnxruntime_static.AT_ONCE.name: 0.5}
+    assert printing.above(taken, [PEER]) == ["quantize_static"]
+    line = printing.made("net", taken, [PEER], [onnxruntime_static.AT_ONCE])
+    assert "without quant_pre_process  0.50 s: 1.20" in line and line.count("ABOVE") == 1
+
+
+def test_the_first_recipe_stands_apart_and_the_worst_of_the_others_decides():
+    assert "within" in printing.to_latency({"openvino": [0.9, 0.1, 0.2, 0.5]})
+    said = printing.to_latency({"onnxruntime": [0.9, 0.1, 0.2, 0.6], "openvino": [0.7, 0.3]})
+    assert "ABOVE" in said and "first recipe, calibration included: 0.90 s" in said
+    assert len(said.splitlines()) == 2
+
+
+def test_a_latency_is_had_as_a_user_has_it(case):
+    taken = making.to_latency(case)
+    assert taken.keys() == {"onnxruntime", "openvino"}
+    assert all(len(each) == 7 and min(each) > 0 for each in taken.values())
+
+
+def test_the_peer_s_graph_is_made_with_and_without_what_it_advises(case):
+    one = case.arrays(case.batch(1))
+    taken = making.making(case, [PEER, onnxruntime_static.AT_ONCE], threads=1)
+    assert onnxruntime_static.AT_ONCE.name in taken["seconds"]
+    found = [
+        peer.open(case.folder / name, 1, one).output()
+        for peer, name in ((PEER, "static.onnx"), (onnxruntime_static.AT_ONCE, "static-at-once.onnx"))
+    ]
+    assert cells.decibels(*found) > 25  # the same numbers, about
 
 
 def test_what_is_kept_is_not_made_again(tmp_path):

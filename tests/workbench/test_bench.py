@@ -118,6 +118,16 @@ def test_other_load_while_it_is_timed_is_said_and_kept(store: Store, monkeypatch
     assert tiny(Store(store.folder)).known(quantized(8)) == report
 
 
+def test_a_latency_is_had_without_the_accuracy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = tiny(store)
+    monkeypatch.setattr(bench._evaluation, "stream", lambda *_: pytest.fail("examples were evaluated"))
+    found = bench.latency(quantized(4))
+    assert found.source == "measured"
+    assert 0 < found.low <= found.value <= found.high
+    with pytest.raises(RecipeError, match="there is no runtime"):
+        bench.latency(Recipe(deployment=Deployment(runtime="other")))
+
+
 def test_more_threads_than_processors_are_said(store: Store) -> None:
     report = tiny(store).measure(quantized(8).replace(deployment=Deployment(threads=200)))
     assert "200 threads share" in report.disturbances[0]
