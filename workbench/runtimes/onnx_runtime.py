@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Source, only_fp32, what_runs
-from workbench.runtimes.graph import ExportedGraph
+from workbench.runtimes.graph import PRODUCTS, ExportedGraph
 from workbench.runtimes.writing import Place, Writer
 
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
@@ -78,12 +78,36 @@ class OnnxRuntime:
 
 
 class _Writer(Writer):
-    """Leaves large matrices of 4-bit weights in groups as they are, for a kernel that unpacks them as it multiplies."""
+    """Leaves large matrices of 4-bit weights in groups as they are, for a kernel that unpacks them as it multiplies.
+
+    Other weights are unpacked once, when the graph is loaded, where no integer kernel multiplies them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.packed: set[str] = set()
         """Layers that are left so."""
+        self._rounds = False
+        """Whether any value is rounded, so that there are integer kernels."""
+        self._followed: set[str] = set()
+        """Values that are rounded later, with no product between."""
+
+    def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
+        """See `Writer.look`."""
+        self._followed = {value for value, _ in rounded}
+        self._rounds = bool(self._followed)
+        for node in reversed(graph.node):  # against the order in which they run
+            if node.op_type not in PRODUCTS and not self._followed.isdisjoint(node.output):
+                self._followed.update(node.input)
+
+    def multiplies_whole(self, node: onnx.NodeProto, layer: QuantizedLayer) -> bool:
+        """Beside integer kernels, every DequantizeLinear is kept for them, and run at each call where none comes.
+
+        A convolution has one only where its output is rounded; a matrix product can give floats.
+        """
+        if not self._rounds:
+            return True  # `UNPACKING` takes care of all
+        follows = "Conv" not in node.op_type or not self._followed.isdisjoint(node.output)
+        return layer.activation_grid is not None and follows
 
     def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: Place) -> None:
         """See `Writer.quantize`."""

@@ -46,24 +46,22 @@ class Writer:
         self.domains: dict[str, int] = {}
         """Versions of operator sets beyond ONNX's own."""
         self._activations: dict[tuple[Any, ...], str] = {}
-        self._any_rounded = False
-        """Whether any value is rounded, so that integer kernels are to follow."""
 
-    def look(
-        self,
-        graph: onnx.GraphProto,  # noqa: ARG002 - for runtimes that have to know
-        rounded: Iterable[tuple[str, Grid]],
-    ) -> None:
+    def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
         """See the whole graph before a node is written.
 
         Args:
             graph: In fp32.
             rounded: Values that arrive at layers that round them, with the grids.
         """
-        self._any_rounded = any(True for _ in rounded)
 
     def pass_on(self, node: onnx.NodeProto) -> None:
         """A node that is not a layer, or will be written as one next."""
+
+    def multiplies_whole(self, node: onnx.NodeProto, layer: QuantizedLayer) -> bool:  # noqa: ARG002 - for runtimes that know
+        """Whether an integer kernel may take a layer's node, as far as is known; else its weights are unpacked when
+        the graph is loaded. In plain ONNX they are dequantized in any case, as everybody knows that form."""
+        return True
 
     def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: Place) -> None:
         """Put QDQ nodes before a node's inputs."""
@@ -75,15 +73,15 @@ class Writer:
             axis = grid.axis
             if place.transposed:
                 q, axis = q.T, None if axis is None else 1 - axis
-            # beside integer kernels, onnxruntime keeps every DequantizeLinear for them and runs it at each call
-            put = self._dequantized if layer.activation_grid is not None or not self._any_rounded else self._unpacked
+            put = self._dequantized if self.multiplies_whole(node, layer) else self._unpacked
             node.input[place.input] = put(f"{node.name}.weight", q, grid.scale, grid.zero_point, axis)
         elif q is not None and grid is not None:
             values = grid.dequantize(q)  # no integer kernel could follow
             values = values.T if place.transposed else values
             node.input[place.input] = self._tensor(f"{node.name}.weight", values.contiguous().numpy())
-        if layer.bias is not None and len(node.input) > 2 and layer.bias.is_floating_point():
-            node.input[2] = self._tensor(f"{node.name}.bias", layer.bias.numpy())
+        floating = layer.bias is not None and (layer.bias.is_floating_point() or not self.multiplies_whole(node, layer))
+        if layer.bias is not None and len(node.input) > 2 and floating:
+            node.input[2] = self._tensor(f"{node.name}.bias", layer.bias_values().numpy())
         elif layer.bias is not None and len(node.input) > 2:
             scale = layer.bias_scale
             axis = None if scale.dim() == 0 else 0

@@ -97,6 +97,24 @@ def test_weights_alone_are_unpacked_once_beside_integer_kernels(network: Network
     assert len(whole) >= 3  # the file stays small
 
 
+def test_a_convolution_whose_output_stays_in_floats_has_its_weights_unpacked_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten())
+    model = nn.Sequential(*layers, nn.Linear(72, 4)).eval()
+    images = torch.randn(30, 3, 12, 12)
+    made = Network(model, Inputs(images), 1, tmp_path)
+    asked = specs(Quantization(weight_bits=8, activation_bits=8, layers={"6": {"activation_bits": None}}), made.layers)
+    whole = made.quantized(asked)
+    options = onnx_runtime.options_for(whole, Deployment())
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnx_runtime.opened(onnx_runtime.written(made.graph, whole)[0], options, Deployment())
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.count("DequantizeLinear") == 1  # of the second one's input
+    assert kinds.count("QLinearConv") == 1
+    run = prepare(Deployment(), made, whole).run(Inputs(images))
+    torch.testing.assert_close(run, made.simulation.run(Inputs(images), asked), atol=1e-3, rtol=1e-3)
+
+
 def test_a_device_that_did_not_load_is_refused_and_not_replaced_by_the_processor(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,14 @@ def test_fused_operators_are_named_with_the_layer_and_the_others_by_their_module
     assert any(row.name == "pool1" and not row.layers for row in found.rows)
 
 
+def test_layers_in_floats_beside_integer_kernels_are_found(bench: Bench) -> None:
+    quantization = Quantization(weight_bits=8, activation_bits=8, layers={"fc1": {"activation_bits": None}})
+    found = bench.layer_times(Recipe(quantization=quantization))
+    assert list(found.by_layer) == LAYERS
+    kernels = {row.name: row.kernel for row in found.rows if "Quantize" not in row.kind}
+    assert (kernels["conv2"], kernels["fc1"], kernels["fc2"]) == ("QLinearConv", "Gemm", "QGemm")
+
+
 def test_it_is_readable_as_text_and_as_a_page(bench: Bench) -> None:
     found = bench.layer_times(W8)
     for text in (str(found), found._repr_html_()):
