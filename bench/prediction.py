@@ -1,10 +1,11 @@
 """How good is an instant prediction: 200 random mixes of seed-cnn, predicted and then measured on 10,000 images.
 
-    python bench/prediction.py [--mixes N] [--threads N] [--store FOLDER]
+    python bench/prediction.py [--mixes N] [--seed N] [--threads N] [--store FOLDER]
 
 Each layer's weights and input have 2 to 8 bits, at random. All mixes are predicted before the first one is
 measured, from calibration data without labels alone; then once more, each from the measured reports of
-those before it, as in a session. With --store, drops that were measured before are read from there.
+those before it, as in a session. With --store, drops that were measured before are read from there. The mixes of
+seed 0 are those that were looked at while the prediction was developed, so that others are drawn by default.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ import workbench as wb
 from workbench.files import write_atomically
 from workbench.store import Store
 
+SEED = 1
 LARGEST = 0.15
 """Drops up to which the error is averaged."""
 NARROWER = 1.6448536 / 1.9599640
 """Half width of a 90 % interval over that of a 95 % interval."""
 
 
-def mixes(bench: wb.Bench, count: int) -> list[wb.Recipe]:
-    random = np.random.default_rng(0)
+def mixes(bench: wb.Bench, count: int, seed: int) -> list[wb.Recipe]:
+    random = np.random.default_rng(seed)
     made = []
     for _ in range(count):
         bits = random.integers(2, 9, (len(bench.layers), 2)).tolist()
@@ -81,9 +83,25 @@ def say(name: str, predicted: list[wb.Report], reports: list[wb.Report]) -> None
     )
 
 
+def timed(bench: wb.Bench, recipe: wb.Recipe, taken: list[float]) -> wb.Report:
+    """A prediction; its seconds are added to a list."""
+    started = time.perf_counter()
+    report = bench.predict(recipe)
+    taken.append(time.perf_counter() - started)
+    return report
+
+
+def say_times(name: str, taken: list[float]) -> None:
+    print(
+        f"{name} takes {statistics.median(taken) * 1e3:.1f} ms (median), {max(taken) * 1e3:.1f} ms (worst of "
+        f"{len(taken)}; target 5)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mixes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the mixes; 0 was seen in development")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--store", type=Path)
     options = parser.parse_args()
@@ -95,33 +113,31 @@ def main() -> None:
     started = time.perf_counter()
     costs = bench.sensitivity()
     print(
-        f"seed-cnn, {len(bench.task):,} images, {options.threads} thread(s); "
+        f"seed-cnn, {len(bench.task):,} images, mixes of seed {options.seed}, {options.threads} thread(s); "
         f"{len(costs)} effects and their mixes on {len(bench.task.calibration)} calibration images: "
         f"{time.perf_counter() - started:.1f} s"
     )
-    recipes = mixes(bench, options.mixes)
-    taken, predicted = [], []
-    for recipe in recipes:
-        started = time.perf_counter()
-        predicted.append(bench.predict(recipe))
-        taken.append(time.perf_counter() - started)
-    print(
-        f"a call takes {statistics.median(taken) * 1e3:.1f} ms (median), {max(taken) * 1e3:.1f} ms (worst of "
-        f"{len(taken)}; target 5)"
-    )
+    recipes = mixes(bench, options.mixes, options.seed)
+    taken = []
+    predicted = [timed(bench, recipe, taken) for recipe in recipes]
+    say_times("a call", taken)
     other = wb.zoo.load("seed-cnn", store=Store(tempfile.mkdtemp()))
     reports = measured(other, recipes, folder / "bench" / "prediction.json")
     sizes = sum(a.size.value != b.size.value for a, b in zip(predicted, reports, strict=True))
     print(f"sizes that differ from the file's: {sizes} of {len(reports)}")
     say("from calibration data alone", predicted, reports)
+    taken = []
     learned, learning = [], []
     for recipe, report in zip(recipes, reports, strict=True):
-        learned.append(bench.predict(recipe))
+        learned.append(timed(bench, recipe, taken))
         started = time.perf_counter()
         bench.forecast.observe(report)
         learning.append(time.perf_counter() - started)
     say("each after the measured ones before it", learned, reports)
-    print(f"learning from a report takes {statistics.median(learning) * 1e3:.0f} ms")
+    say_times("a call after what was learned", taken)
+    print(
+        f"learning from a report takes {statistics.median(learning) * 1e3:.0f} ms (median), in the thread that measured"
+    )
 
 
 if __name__ == "__main__":

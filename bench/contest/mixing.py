@@ -7,7 +7,7 @@ from functools import partial
 
 import workbench as wb
 from contest import ours, sections
-from contest.results import Kept, Result, difference
+from contest.results import Difference, Kept, Result, difference
 
 AVERAGE, UNIFORM = 2.5, 3
 PLANNED_ON = 5000
@@ -78,5 +78,18 @@ def report(kept: Kept, samples: int) -> None:
             for sample, result in enumerate(results, start=1):
                 points = 100 * (sum(result.hits or ()) - fp32) / len(result.hits or ())
                 print(f"{name:25} sample {sample}  {points:6.2f} points  {result.seconds:6.1f} s  {result.note}")
-        for name in PLAIN.values():
-            print(f"{PLANNED} against {name}: {difference(found[PLANNED], found[name])}")
+        differences = {name: difference(found[PLANNED], found[name]) for name in PLAIN.values()}
+        for name, each in differences.items():
+            print(f"{PLANNED} against {name}: {each}")
+        print(verdict(found[PLANNED], differences))
+
+
+def verdict(planned: list[Result], differences: dict[str, Difference]) -> str:
+    """Whether the plan is better than uniform bits on each grid, by more than chance, at the average it may have."""
+    average = max(float(result.note.partition(" bits a weight")[0]) for result in planned)
+    ahead = all(each.low > 0 for each in differences.values())
+    return (
+        f"target, better than uniform {UNIFORM} bits at an average of at most {AVERAGE} bits a weight: "
+        f"{'met' if ahead and average <= AVERAGE else 'NOT met'} ({'ahead of each' if ahead else 'not ahead of each'}, "
+        f"at most {average:.2f} bits)"
+    )

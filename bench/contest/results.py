@@ -69,6 +69,13 @@ class Difference(NamedTuple):
         """What may be said of it."""
         return "ahead" if self.low > 0 else "behind" if self.high < 0 else "not distinguishable"
 
+    @property
+    def standing(self) -> str:
+        """Whether one method is best or within its interval of the other, which is the best of all others."""
+        if self.points >= 0:
+            return "best"
+        return "within its interval of best" if self.high >= 0 else "NOT within its interval of best"
+
     def __str__(self) -> str:
         return f"{self.points:+.2f} [{self.low:+.2f}, {self.high:+.2f}] {self.verdict}"
 

@@ -103,7 +103,10 @@ class Table:
             seconds = statistics.mean(result.seconds for result in complete[name])
             parts = [f"{setting}, ours ({name})"]
             if best is not None:
-                parts.append(f"against {best}: {difference(complete[name], peers[best], self._groups)}")
+                found = difference(complete[name], peers[best], self._groups)
+                parts += [f"against {best}: {found}", found.standing]
+            else:
+                parts.append("no peer has this setting")
             if target is not None:
                 reached = statistics.mean(points) >= target.points
                 steady = min(points) >= statistics.mean(points) - WITHIN

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from contest.results import Kept, Result, difference
+from contest import mixing
+from contest.results import Difference, Kept, Result, difference
 from contest.table import Table, Target
 
 
@@ -63,5 +64,29 @@ def test_the_table_judges_against_the_best_peer_and_the_target(capsys):
     printed = capsys.readouterr().out
     verdict = next(line for line in printed.splitlines() if line.startswith("W4A8, ours (ours)"))
     assert "against strong" in verdict and "behind" in verdict
+    assert "NOT within its interval of best" in verdict
     assert "target reached" in verdict and ", in time" in verdict
     assert next(line for line in printed.splitlines() if line.startswith("absent")).split()[1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("found", "standing"),
+    [
+        (Difference(0.2, -0.1, 0.5), "best"),
+        (Difference(0.0, -0.1, 0.1), "best"),
+        (Difference(-0.2, -0.5, 0.1), "within its interval of best"),
+        (Difference(-0.5, -0.8, -0.2), "NOT within its interval of best"),
+    ],
+)
+def test_a_row_is_held_against_the_best(found, standing):
+    assert found.standing == standing
+
+
+@pytest.mark.parametrize(
+    ("average", "low", "met"), [(2.5, 0.1, True), (2.51, 0.1, False), (2.4, -0.1, False), (2.4, 0.1, True)]
+)
+def test_a_mix_meets_its_target_where_it_is_small_enough_and_ahead(average, low, met):
+    planned = [Result([True], 1.0, f"{each:.2f} bits a weight, 9.0 kB of 9.1: fc 2") for each in (2.0, average)]
+    said = mixing.verdict(planned, {"one": Difference(1.0, 0.5, 1.5), "other": Difference(0.3, low, 0.7)})
+    assert (": met" in said) == met
+    assert (": NOT met" in said) != met

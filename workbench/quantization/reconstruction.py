@@ -232,7 +232,13 @@ class _Block:
             x, exact = (torch.cat([pair[at].clone() for pair in found]) for at in (0, 1))
         return _Entry(entry.inputs[: len(x)], x, exact)
 
-    def _lost(self, settled: Mapping[str, Settled], entry: _Entry, held: Tensor, watch: Watch) -> float:
+    def _lost(
+        self,
+        settled: Mapping[str, Settled],
+        entry: _Entry,
+        held: Tensor,
+        watch: Watch = Watch(),  # noqa: B008 - a Watch cannot be changed
+    ) -> float:
         """On some examples, and on these mixed with each other."""
         random = torch.Generator().manual_seed(1)
         losses = []
