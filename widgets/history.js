@@ -28,7 +28,6 @@ export default part("wb-history", (root, send) => {
     draw(view) {
       set(undo, { disabled: !view.undo });
       set(redo, { disabled: !view.redo });
-      set(leave, { hidden: !root.closest(".workbench") }); // alone in a cell there is nothing to go to
     },
     end: () => document.removeEventListener("keydown", onkey, true),
   };

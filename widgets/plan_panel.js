@@ -11,7 +11,6 @@ function planner(send) {
   const title = el("span", { class: "wb-name", text: "Budget" });
   const toggle = el("span", { class: "wb-toggle", role: "group", "aria-label": "Budget of" });
   const sliders = el("div", { class: "wb-slides" });
-  row.append(title, toggle, sliders, fast);
   // beside size or loss, for as long as something stands in the box; a call takes milliseconds where a person reads
   const most = el("input", { type: "text", inputmode: "decimal", class: "num", "aria-label": "Latency at most, milliseconds", placeholder: "any" });
   const fast = el("label", { class: "wb-typed wb-fast", title: "Kernels are timed for it; 2 to 8 bits run in the same ones" }, el("span", { text: "latency ≤" }), most, el("small", { text: "ms" }));
@@ -20,6 +19,7 @@ function planner(send) {
     return typed ? { max_latency: Number.isFinite(Number(typed)) ? Number(typed) / 1000 : typed } : {};
   };
   const propose = (budget, value) => send({ do: "propose", [budget.kind === "size" ? "max_bytes" : "max_drop"]: value, ...latency() });
+  row.append(title, toggle, sliders, fast);
   most.addEventListener("change", () => {
     const budget = view.budgets.find((each) => each.kind === kind);
     if (budget) propose(budget, budget.value);
