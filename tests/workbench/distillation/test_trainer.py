@@ -187,7 +187,7 @@ def test_the_loss_is_the_sum_of_its_parts_and_the_time_left_is_told(
 
 
 def test_patience_ends_both_early_and_uses_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "TRAINED_BETWEEN", BATCH)
+    monkeypatch.setattr(pair, "WATCHED_BETWEEN", BATCH)
     curve, trained = run(training(SETTINGS.replace(epochs=60, patience=12)))
     assert "Stopped early: 12 evaluations" in curve[-1].note
     assert not trained.cancelled
@@ -199,6 +199,14 @@ def test_patience_ends_both_early_and_uses_the_best(monkeypatch: pytest.MonkeyPa
         assert best == max(getattr(progress, who).value for progress in shown[:-11])
         network.load_state_dict(state)
         assert accuracy(network, HELD_OUT, right(HELD_OUT)).value == best
+
+
+def test_patience_looks_more_often_than_a_curve_needs() -> None:
+    plain, watched = (
+        {progress.step for progress in run(training(SETTINGS.replace(epochs=20, patience=patience)))[0]}
+        for patience in (None, 1000)
+    )
+    assert {0, 79, 158} <= plain and {0, 32, 64, 96} <= watched  # 5,000 and 2,000 examples
 
 
 def test_a_loss_that_breaks_before_anything_was_evaluated_leaves_nothing() -> None:
