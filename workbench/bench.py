@@ -558,7 +558,9 @@ class Bench:
             return False
         return self._finetuned.known(recipe)
 
-    def finetune(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Finetuned]:
+    def finetune(
+        self, recipe: Recipe, cancel: threading.Event | None = None, pause: threading.Event | None = None
+    ) -> Iterator[Finetuned]:
         """Train the weights and steps of a quantized network on, from what rounding made of them.
 
         A network that is known comes at once. A training that was interrupted, also by a killed process, goes on
@@ -568,6 +570,7 @@ class Bench:
         Args:
             recipe: With `Recipe.finetuning`; its quantization says on which grids.
             cancel: Stops within a step; the best so far is used from then on in this process.
+            pause: While it is set, the training holds.
 
         Yields:
             Several times a second. The last one has ``done=True``.
@@ -578,7 +581,7 @@ class Bench:
         self.check(recipe)
         if recipe.finetuning is None:
             raise RecipeError("finetuning: the recipe has none; give it `finetuning=Finetuning()`.")
-        return self._finetuned.train(recipe, cancel)
+        return self._finetuned.train(recipe, cancel, pause)
 
     # Levers together
 

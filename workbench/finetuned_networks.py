@@ -145,7 +145,9 @@ class FinetunedNetworks:
             raise Cancelled
         return self._found[key]
 
-    def train(self, recipe: Recipe, cancel: threading.Event | None = None) -> Iterator[Progress]:
+    def train(
+        self, recipe: Recipe, cancel: threading.Event | None = None, pause: threading.Event | None = None
+    ) -> Iterator[Progress]:
         """Fine-tune, go on from the last epoch of a training that was interrupted, or find what was made.
 
         What a cancelled training made is used in this process and not kept as finished: to train again goes on
@@ -170,7 +172,7 @@ class FinetunedNetworks:
             except Cancelled:
                 yield Progress(0, 1, 0, settings.epochs, 0.0, 0.0, None, math.nan, done=True, cancelled=True)
                 return
-            training = finetune(twin, lesson, settings, cancel, checkpoint)
+            training = finetune(twin, lesson, settings, cancel, checkpoint, pause)
             while True:
                 try:
                     progress = next(training)
@@ -185,7 +187,7 @@ class FinetunedNetworks:
                 with contextlib.suppress(OSError):  # a full or read-only disk: it lives on in memory
                     made.save(self._path(key))
                     checkpoint.remove()
-            if made.steps:  # else there is nothing that it learned
+            if last.kept:
                 self._found[key] = base.retrained(made.weights, made.grids)
             yield last
 

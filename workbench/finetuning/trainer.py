@@ -24,6 +24,8 @@ EXAMPLES_BETWEEN = 4000
 """Examples that are trained on between two evaluations. Counted in examples, not in seconds: the weights that are
 kept must not depend on the speed of the machine."""
 SECONDS_BETWEEN = 0.2
+PAUSE_SECONDS = 0.05
+"""Between two looks whether a pause is over."""
 STEP_RATE = 3.0
 """Learning rate of the logarithms of steps, as a multiple of that of the weights."""
 WARM_UP = 0.05
@@ -62,6 +64,13 @@ class Progress:
     """Whether it goes on from an epoch of an earlier process."""
     note: str = ""
     """A sentence that a reader of the curve has to know, or nothing."""
+    paused: bool = False
+    """Whether it holds until `pause` is cleared."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is something to keep of a training that was stopped here."""
+        return self.step > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +94,7 @@ def finetune(
     settings: Finetuning,
     cancel: threading.Event | None = None,
     checkpoint: Checkpoint | None = None,
+    pause: threading.Event | None = None,
 ) -> Generator[Progress, None, Finetuned]:
     """Train weights, biases and steps together with Adam, the learning rate rising at first and falling to zero.
 
@@ -97,9 +107,11 @@ def finetune(
         settings: What was chosen.
         cancel: Stops before the next step.
         checkpoint: Where every epoch's end is kept, and gone on from.
+        pause: While it is set, the training holds before the next step; that time does not count.
 
     Yields:
-        At least five times a second where a step is no longer than that, and at every epoch's end, once it is kept.
+        At least five times a second where a step is no longer than that, also in a pause, and at every epoch's end,
+        once it is kept.
         The last one has ``done=True``, also after a cancel or where the loss is no number any more
         (`Progress.note` says so).
 
@@ -120,6 +132,8 @@ def finetune(
             if due or time.perf_counter() - spoken >= SECONDS_BETWEEN:
                 spoken = time.perf_counter()
                 yield training.progress()
+            if _is_set(pause):
+                yield from _held(training, cancel, pause)
             if _is_set(cancel):
                 training.return_to_best()
                 yield replace(training.progress(), done=True, cancelled=True)
@@ -135,6 +149,17 @@ def finetune(
     training.accuracy = lesson.score(True)
     yield replace(training.progress(), done=True)
     return training.finished(cancelled=False)
+
+
+def _held(training: _Training, cancel: threading.Event | None, pause: threading.Event | None) -> Generator[Progress]:
+    training.hold()
+    spoken = 0.0
+    while _is_set(pause) and not _is_set(cancel):
+        if time.perf_counter() - spoken >= SECONDS_BETWEEN:
+            spoken = time.perf_counter()
+            yield replace(training.progress(), paused=True)
+        time.sleep(PAUSE_SECONDS)
+    training.go_on()
 
 
 class _Training:
@@ -158,7 +183,8 @@ class _Training:
         self._optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
         self._each = len(lesson.inputs.batches(torch.arange(len(lesson.inputs)), lesson.batch))
         self.steps = settings.epochs * self._each
-        self._spent, self._started, self._seen = 0.0, time.perf_counter(), 0
+        self._spent, self._measured, self._seen = 0.0, 0.0, 0
+        self._started: float | None = time.perf_counter()  # None while it holds
         self._resume()
 
     def order(self, epoch: int) -> list[Tensor]:
@@ -232,14 +258,13 @@ class _Training:
 
     def progress(self) -> Progress:
         """Where it is."""
-        seconds = max(time.perf_counter() - self._started, 1e-9)
         return Progress(
             step=self.step,
             steps=self.steps,
             epoch=self.epoch,
             epochs=self._settings.epochs,
             seconds=self._seconds,
-            samples_per_second=self._seen / seconds,
+            samples_per_second=self._seen / max(self._here, 1e-9),
             accuracy=self.accuracy,
             loss=self._loss,
             resumed=self._resumed,
@@ -251,9 +276,22 @@ class _Training:
         grids = {slot: grid.made() for slot, grid in self._twin.held.items()}
         return Finetuned(self._twin.weights(), grids, self._twin.shapes, self.step, self._seconds, cancelled)
 
+    def hold(self) -> None:
+        """Let the clock stand still."""
+        self._measured, self._started = self._here, None
+
+    def go_on(self) -> None:
+        """Let the clock run again."""
+        self._started = time.perf_counter()
+
+    @property
+    def _here(self) -> float:
+        """Seconds of training in this process."""
+        return self._measured + (0.0 if self._started is None else time.perf_counter() - self._started)
+
     @property
     def _seconds(self) -> float:
-        return self._spent + time.perf_counter() - self._started
+        return self._spent + self._here
 
     def _resume(self) -> None:
         position = self._checkpoint.load() if self._checkpoint else None

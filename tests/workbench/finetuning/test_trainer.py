@@ -61,6 +61,39 @@ def test_it_learns_again_the_same_and_leaves_the_random_numbers_alone(store: Sto
     assert told[-1].samples_per_second > 0
 
 
+def test_a_pause_holds_before_a_step_and_changes_no_bit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.finetuning.trainer.SECONDS_BETWEEN", 0.0)
+    whole = bench(Store(store.folder / "whole"))
+    list(whole.finetune(RECIPE))
+    made, pause = bench(store), threading.Event()
+    held: list[Progress] = []
+    for progress in made.finetune(RECIPE, pause=pause):
+        if progress.paused:
+            held.append(progress)
+            if len(held) == 5:
+                pause.clear()
+        elif progress.step == 7 and not held:
+            pause.set()
+    assert progress.done and not progress.paused
+    assert [each.step for each in held] == [7] * 5
+    assert len({each.seconds for each in held}) == 1  # the clock stands still
+    assert len({each.samples_per_second for each in held}) == 1
+    files = [next((folder / "finetuned").glob("*.safetensors")) for folder in (store.folder, store.folder / "whole")]
+    assert same(*map(Finetuned.load, files))
+
+
+def test_a_pause_is_ended_by_a_cancel(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.finetuning.trainer.SECONDS_BETWEEN", 0.0)
+    made, pause, cancel = bench(store), threading.Event(), threading.Event()
+    for progress in made.finetune(RECIPE, cancel, pause):
+        if progress.paused:
+            cancel.set()
+        elif progress.step == 3:
+            pause.set()
+    assert progress.cancelled and progress.kept and progress.step == 3
+    assert made.finetuned(RECIPE)
+
+
 def test_a_cancel_between_steps_keeps_the_best_and_leaves_no_thread(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
