@@ -46,6 +46,7 @@ from workbench.hardware.profile import Profile
 from workbench.hardware.roofline import bound as roofline_bound
 from workbench.inputs import Inputs
 from workbench.layers import LayerInfo, LeftAlone
+from workbench.levers.finetuning_study import against_labels, finetuned_over_seeds
 from workbench.levers.interaction import Interaction, taken_apart
 from workbench.levers.seed_study import SeedStudy, over_seeds, so_far
 from workbench.levers.teaching import AgreementMatrix, Listener, Softened, agreement_matrix
@@ -582,6 +583,39 @@ class Bench:
         if recipe.finetuning is None:
             raise RecipeError("finetuning: the recipe has none; give it `finetuning=Finetuning()`.")
         return self._finetuned.train(recipe, cancel, pause)
+
+    def finetuned_over_seeds(self, recipe: Recipe, seeds: int = 3, cancel: threading.Event | None = None) -> SeedStudy:
+        """Whether a teacher helps a network on its grids: with it against the labels alone, over several seeds.
+
+        Args:
+            recipe: With a `Recipe.finetuning` that a teacher has a share in, and the first seed.
+            seeds: How many, 1 to 10. Each is two trainings that are found again.
+            cancel: Ends it; what comes back has the seeds that were measured until then.
+
+        Raises:
+            RecipeError: See `check`; or there is no control for it, or a number of seeds that is not allowed.
+            Cancelled: `cancel` was set before a seed was measured.
+        """
+        *_, study = self.finetuned_over_seeds_stream(recipe, seeds, cancel)
+        return study
+
+    def finetuned_over_seeds_stream(
+        self, recipe: Recipe, seeds: int = 3, cancel: threading.Event | None = None
+    ) -> Iterator[SeedStudy]:
+        """As `finetuned_over_seeds`, with the `progress` of each training, and after every seed."""
+        self.check(recipe)
+        against_labels(recipe, seeds)
+        self._finetuned.check_control()
+        yield from finetuned_over_seeds(
+            recipe,
+            seeds,
+            lambda each: self._finetuned.train(each, cancel),
+            lambda each: self._ready(each, cancel),
+            self._finetuned.teacher(recipe, cancel),
+            self._evaluation,
+            self._network,
+            cancel,
+        )
 
     # Levers together
 

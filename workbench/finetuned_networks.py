@@ -126,6 +126,22 @@ class FinetunedNetworks:
                 "which are not among them."
             )
 
+    def check_control(self) -> None:
+        """Whether there are labels that a network could learn from without a teacher.
+
+        Raises:
+            RecipeError: There are none.
+        """
+        if self.available <= 0 or self._task.targets is None or not _are_classes(self._training.tensors[1]):
+            raise RecipeError(
+                "finetuning: without a teacher there is nothing to learn from here; a control needs a task whose "
+                "training examples have classes."
+            )
+
+    def teacher(self, recipe: Recipe, cancel: threading.Event | None = None) -> Network:
+        """Whose outputs a recipe's network learns from: the named teacher, or what the recipe quantizes, in fp32."""
+        return self._teacher(_settings(recipe)) or self._base(_untrained(recipe), cancel)
+
     def known(self, recipe: Recipe) -> bool:
         """Whether it was made already, here or in an earlier process."""
         key = self._key(recipe, None)

@@ -105,7 +105,7 @@ class LayerRow(_Frozen):
 
 
 class Comparison(_Frozen):
-    """A distilled student beside the same student without a teacher: equal steps, seed and order."""
+    """A student, or a network on its grids, beside the same without a teacher: equal steps, seed and order."""
 
     student: Estimate
     control: Estimate

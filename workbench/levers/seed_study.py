@@ -11,8 +11,9 @@ from workbench.comparisons import fp32, student_against_control
 from workbench.distillation.progress import Progress
 from workbench.errors import Cancelled, RecipeError
 from workbench.evaluation import Evaluation
+from workbench.finetuning.trainer import Progress as Finetuned
 from workbench.network import Network
-from workbench.recipe import Distillation
+from workbench.recipe import Distillation, Recipe
 from workbench.report import Comparison, Estimate, MetricInfo
 from workbench.statistics import repeated
 from workbench.tables import Tabular, interval
@@ -24,17 +25,17 @@ HELPS, NOTHING, HURTS = "the teacher helps", "no distinguishable benefit", "the 
 
 @dataclass(frozen=True)
 class SeedStudy(Tabular):
-    """The same distillation from several seeds, as far as it was done."""
+    """The same training from several seeds, each beside one without the teacher, as far as it was done."""
 
-    settings: Distillation
-    """Of the first seed."""
+    settings: Distillation | Recipe
+    """Of the first seed: of a distillation; or the recipe of a network that is fine-tuned on its grids."""
     seeds: tuple[int, ...]
     """All of them, those of `comparisons` first."""
     comparisons: tuple[Comparison, ...] = ()
     """Student and control of each seed that was trained to its end and measured on the test data."""
     metric: MetricInfo = field(default_factory=lambda: MetricInfo(counted=True))
     """What `student` and `control` are."""
-    progress: Progress | None = None
+    progress: Progress | Finetuned | None = None
     """Of the training that is under way; None where none is."""
 
     @property
@@ -147,7 +148,8 @@ def over_seeds(
         RecipeError: A number of seeds that is not allowed.
         Cancelled: `cancel` was set before a seed was measured.
     """
-    each = _required(settings, seeds)
+    require_seeds(seeds)
+    each = repetitions(settings, seeds)
     study = SeedStudy(settings, tuple(one.seed for one in each))
     try:
         for one in each:
@@ -178,7 +180,8 @@ def so_far(
     Raises:
         RecipeError: A number of seeds that is not allowed.
     """
-    each = _required(settings, seeds)
+    require_seeds(seeds)
+    each = repetitions(settings, seeds)
     found = {one.seed: students.found(one) for one in each}
     there = {seed: trained for seed, trained in found.items() if trained is not None and not trained.cancelled}
     study = SeedStudy(settings, (*there, *(seed for seed in found if seed not in there)))
@@ -187,7 +190,11 @@ def so_far(
     return study
 
 
-def _required(settings: Distillation, seeds: int) -> list[Distillation]:
+def require_seeds(seeds: int) -> None:
+    """Refuse other numbers of seeds than are allowed.
+
+    Raises:
+        RecipeError: See above.
+    """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise RecipeError(f"seeds = {seeds!r}: allowed are 1 to {MOST_SEEDS}, a training of student and control each.")
-    return repetitions(settings, seeds)
