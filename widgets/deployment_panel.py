@@ -21,7 +21,7 @@ PRECISIONS = {"fp32": "fp32", "bf16": "bfloat16"}
 LINES = {
     "onnxruntime": "The exported graph, in fp32 and 8-bit kernels.",
     "openvino": "The exported graph, compiled for this processor, in fp32, bfloat16 and 8-bit kernels.",
-    "inductor": "PyTorch, compiled; the first call of a recipe takes seconds.",
+    "inductor": "PyTorch, compiled, in fp32, bfloat16 and 8-bit kernels; the first call of a recipe takes seconds.",
     "eager": "PyTorch, operator by operator. It has no integer kernels: fewer bits are no faster.",
 }
 """What each runtime does, in one sentence."""

@@ -1,4 +1,7 @@
-"""The compiler of torch.compile: the model as C++ for one batch, its weights laid out for the kernels (frozen)."""
+"""The compiler of torch.compile: the model as C++ for one batch, its weights laid out for the kernels (frozen).
+
+Layers on 8-bit grids run in oneDNN's integer kernels, see `torch_qdq`.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,10 @@ from workbench.errors import WorkbenchError
 from workbench.grid import QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
-from workbench.runtimes.base import Prepared, Source
-from workbench.runtimes.eager import cuda_devices, note, parameters, threads
+from workbench.runtimes.base import Prepared, Source, what_runs
+from workbench.runtimes.eager import cuda_devices, parameters, threads
 from workbench.runtimes.graph import Flat, export_reason
+from workbench.runtimes.torch_qdq import Qdq, no_integers, replaced_so_far
 from workbench.tracing import quiet, running, tracing
 from workbench.twins import twin_with
 
@@ -36,7 +40,10 @@ _one = threading.Lock()
 
 
 class Inductor:
-    """fp32 and bf16 kernels, compiled for one batch; a quantized model runs with its rounded weights in them."""
+    """Integer, fp32 and bf16 kernels, compiled for one batch.
+
+    Where integer kernels cannot be, a quantized model runs with its rounded weights in floating point.
+    """
 
     name = "inductor"
     takes: Final = "module"
@@ -64,15 +71,21 @@ class Inductor:
 
 
 class _Run:
-    integer = 0
-
     def __init__(self, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> None:
         self._source, self._deployment = source, deployment
         self._replaced = parameters(layers)
         self._kind = torch.bfloat16 if deployment.precision == "bf16" else torch.float32
+        rounds = any(layer.activation_grid for layer in layers.values())
+        why = no_integers(deployment) if rounds else None
+        self._written = layers if rounds and why is None else {}
+        """Layers that are to compute with whole numbers."""
+        self.integer = 0
+        self.note = what_runs("inductor", layers, 0, (), deployment.precision) if layers else None
+        if why is not None:
+            self.note = f"The rounded weights run in {deployment.precision}, and inputs are not rounded: {why}."
         # the plain network is prepared again and again as a baseline
-        self._ready = OrderedDict() if self._replaced else _kept.setdefault(source, OrderedDict())
-        self.note = note("inductor", layers, deployment)
+        changed = self._replaced or self._written
+        self._ready = OrderedDict() if changed else _kept.setdefault(source, OrderedDict())
         self._compiled(self._placed(source.example.cycled(deployment.batch)))
 
     def bound(self, batch: Inputs) -> Callable[[], object]:
@@ -110,10 +123,24 @@ class _Run:
         tensors = tuple(tensor.clone() for tensor in batch.tensors)
         try:
             with quiet(), tracing(), threads(self._deployment.threads), torch.no_grad():
+                before = replaced_so_far()
+                qdq = Qdq(self._source.module, module, self._written, batch) if self._written else None
                 program = torch.export.export(Flat(module, batch, self._source.output), tensors, strict=False)
-                return compiled_program(program, tensors)
+                made = compiled_program(program, tensors)
         except Exception as error:  # the compiler has many kinds
             raise WorkbenchError(f"inductor cannot compile the model: {export_reason(error)}") from error
+        if qdq is not None:
+            self._tell(qdq, qdq.integer(replaced_so_far() - before))
+        return made
+
+    def _tell(self, qdq: Qdq, integer: int) -> None:
+        """Say what runs, from what the compiler made of the batch that was compiled last."""
+        products = {name: layer for name, layer in self._written.items() if layer.weight_name}
+        self.integer = integer
+        self.note = what_runs("inductor", products, integer, ())
+        if qdq.unrounded:
+            names = ", ".join(qdq.unrounded[:5]) + (", …" if len(qdq.unrounded) > 5 else "")
+            self.note = f"{self.note or ''} The input of {names} is not rounded: no module is called there.".lstrip()
 
 
 def compiled_program(program: torch.export.ExportedProgram, tensors: Sequence[Tensor]) -> Compiled:

@@ -13,12 +13,16 @@ from workbench.network import Network
 from workbench.quantization.quantizer import specs
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Runtime
+from workbench.runtimes.torch_qdq import no_integers
 
 HERE = [runtime for runtime in runtimes.RUNTIMES if runtime.unavailable() is None]
-INTEGER = [runtime for runtime in HERE if runtime.takes == "graph"]
+GRAPHS = [runtime for runtime in HERE if runtime.takes == "graph"]
+COMPILING = [r for r in HERE if r.name == "inductor" and no_integers(Deployment()) is None]
+INTEGER = GRAPHS + COMPILING
 W8A8 = Quantization(weight_bits=8, activation_bits=8)
 
 every = pytest.mark.parametrize("runtime", HERE, ids=lambda runtime: runtime.name)
+of_graphs = pytest.mark.parametrize("runtime", GRAPHS, ids=lambda runtime: runtime.name)
 with_integers = pytest.mark.parametrize("runtime", INTEGER, ids=lambda runtime: runtime.name)
 
 
@@ -107,7 +111,7 @@ def test_what_runs_is_what_is_simulated(seed: Network, runtime: Runtime, bits: i
     assert (one - other).abs().median() < 1e-4
 
 
-@with_integers
+@of_graphs  # inductor takes ten seconds for each: see test_torch_qdq
 @pytest.mark.parametrize(
     "quantization",
     [
