@@ -67,6 +67,10 @@ WORDS: dict[str, dict[Any, Words]] = {
         "hessian": Words("least output error", "As least error, each weight counted by the power of its input."),
         "auto": Words("best for each layer", "Tries the ranges on each layer; what changes its output least stays."),
     },
+    "activation_range": {
+        "static": Words("calibrated", "The range of activations is set once, on the calibration data."),
+        "dynamic": Words("at each call", "Each call takes its own: no calibration, 8 bits, shared by its batch."),
+    },
     "equalize": {
         False: Words("as they are", "Channels keep their ranges."),
         True: Words("equalized", "Rescales channels between layers, so that their weights have ranges alike."),

@@ -14,6 +14,7 @@ export default part("wb-card wb-quantization", (root, send) => {
     granularity: explained("Granularity", update("granularity")),
     group_size: stepper("Group size", update("group_size")),
     range: explained("Range", update("range")),
+    activation_range: explained("Activations", update("activation_range")),
     equalize: explained("Channels", update("equalize")),
     sums: explained("Additions", update("sums")),
   };

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.choosing import Choice
 
 FIELDS = ("weight_bits", "activation_bits", "group_size", *WORDS)
-FINER = ("scheme", "granularity", "group_size", "range", "equalize", "sums")
+FINER = ("scheme", "granularity", "group_size", "range", "activation_range", "equalize", "sums")
 """What is folded away."""
 GROUPS = (8, 16, 32, 64, 128, 256)
 Refused = Mapping[str, Mapping[Any, str]]
@@ -88,9 +88,10 @@ def quantization_view(
     reasons = reasons or {}
     differing = len(quantization.layers)
     naive = quantization.method == "naive"
+    looked = quantization.activation_range == "static" or quantization.informed
     sizes = with_value(GROUPS, quantization.group_size)
     changed = [field for field in FINER if getattr(quantization, field) != Quantization.model_fields[field].default]
-    why = [f"Calibrated on {count(calibration)} other {noun}."] if calibration and not naive else []
+    why = [f"Calibrated on {count(calibration)} other {noun}."] if calibration and looked and not naive else []
     why += sorted({reason for of_field in reasons.values() for reason in of_field.values()})
     return {
         "remark": "all layers" if not differing else f"{differing} layer{'s' if differing > 1 else ''} set apart",

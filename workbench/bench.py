@@ -45,7 +45,7 @@ from workbench.hardware.precision import Precision
 from workbench.hardware.profile import Profile
 from workbench.hardware.roofline import bound as roofline_bound
 from workbench.inputs import Inputs
-from workbench.layers import LayerInfo, LeftAlone
+from workbench.layers import LayerInfo, LeftAlone, follows
 from workbench.levers.finetuning_study import against_labels, finetuned_over_seeds
 from workbench.levers.interaction import Interaction, taken_apart
 from workbench.levers.seed_study import SeedStudy, over_seeds, so_far
@@ -252,6 +252,7 @@ class Bench:
             raise RecipeError(f"deployment: {refusal}")
         if recipe.distillation is None:  # a student is smaller: asked again when it is there
             self._room(self._network, deployment.batch)
+        self._check_dynamic(recipe)
         if recipe.finetuning is not None:
             self._finetuned.check(recipe, self._network)
         if recipe.distillation is not None:
@@ -263,6 +264,29 @@ class Bench:
                 "quantization: what the layers of an ONNX graph are given cannot be looked at here. Choose "
                 "method='nearest', a range other than 'hessian' and 'auto', and correction='none'."
             )
+
+    def _check_dynamic(self, recipe: Recipe) -> None:
+        """Whether ranges that are taken at each call go with the rest of a recipe.
+
+        Raises:
+            RecipeError: They do not; the message says with what.
+        """
+        asked = recipe.quantization
+        if asked.activation_range != "dynamic":
+            return
+        what = "quantization.activation_range: 'dynamic'"
+        layers = self._network.layers
+        for name in layers:
+            bits = asked.bits_for(name, common=follows(layers[name], asked.sums))[1]
+            if bits not in (None, 8) and not layers[name].activations and layers[name].weight is not None:
+                raise RecipeError(f"{what} puts activations on 8 bits, and {name} has {bits}; choose 8 or 'static'.")
+        if asked.joint:
+            raise RecipeError(f"{what} does not go with method='brecq' or correction='batchnorm'; choose 'static'.")
+        if recipe.finetuning is not None or recipe.distillation is not None:
+            raise RecipeError(f"{what} is for the model as it is, not for one that is trained; choose 'static'.")
+        reason = runtimes.dynamic_refusal(recipe.deployment.runtime)
+        if reason is not None and any(asked.bits_for(name)[1] for name in layers):
+            raise RecipeError(f"deployment.runtime: {reason}")
 
     # Measuring
 

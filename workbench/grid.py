@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.grids import AnyGrid, CodebookGrid, FloatFormat, FloatGrid, Grid
+from workbench.grids import AnyGrid, CodebookGrid, DynamicGrid, FloatFormat, FloatGrid, Grid
 
-__all__ = ["AnyGrid", "CodebookGrid", "FloatFormat", "FloatGrid", "Grid", "QuantizedLayer", "whole_bias"]
+__all__ = ["AnyGrid", "CodebookGrid", "DynamicGrid", "FloatFormat", "FloatGrid", "Grid", "QuantizedLayer", "whole_bias"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,13 @@ class QuantizedLayer:
     weight_name: str = ""
     """In the model's state."""
     bias_name: str = ""
+    dynamic: DynamicGrid | None = None
+    """Of the layer's input in the place of `activation_grid`, where its range is taken anew at each call."""
 
     @property
     def integer(self) -> bool:
-        """Whether integer kernels can run it: both its grids are there, and of the kind that these multiply."""
+        """Whether integer kernels can run it whole: both its grids are known before, and of the kind that these
+        multiply."""
         grid = self.weight_grid
         return grid is not None and grid.integer and self.activation_grid is not None
 

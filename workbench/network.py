@@ -29,7 +29,7 @@ from workbench.quantization.jointly import remarks, settle
 from workbench.quantization.moments import Moments, MomentStore, collected
 from workbench.quantization.operations import operations
 from workbench.quantization.preparation import prepared
-from workbench.quantization.quantizer import LayerSpec, Learned, Quantizer, Settled, specs
+from workbench.quantization.quantizer import DYNAMIC, LayerSpec, Learned, Quantizer, Settled, specs
 from workbench.quantization.reconstruction import Goal
 from workbench.quantization.rounding import Watch
 from workbench.quantization.simulation import Simulation
@@ -254,8 +254,17 @@ class Network:
     def remarks(self, quantization: Quantization) -> tuple[str, ...]:
         """What a reader of a recipe's numbers has to know of how it runs."""
         if quantization.sums != "none" and not any(layer.kind == SUM for layer in self.layers.values()):
-            return (*self.notes, *self._joint_remarks(quantization), NO_SUMS)
-        return (*self.notes, *self._joint_remarks(quantization))
+            return (*self.notes, *self._joint_remarks(quantization), *self._call_remarks(quantization), NO_SUMS)
+        return (*self.notes, *self._joint_remarks(quantization), *self._call_remarks(quantization))
+
+    def _call_remarks(self, quantization: Quantization) -> tuple[str, ...]:
+        asked = specs(quantization, self.layers).values()
+        if not any(spec.activation and spec.activation.range == DYNAMIC for spec in asked):
+            return ()
+        return (
+            "The range of activations is taken anew at each call, and the examples of a call share it. Accuracy is "
+            f"that of calls of up to {self.batch} examples, whatever the batch of the deployment.",
+        )
 
     def _joint_remarks(self, quantization: Quantization) -> tuple[str, ...]:
         if self.graph_only or not quantization.joint:
@@ -313,7 +322,12 @@ class Network:
 
     def _look(self, asked: Mapping[str, LayerSpec], cancel: threading.Event | None = None) -> None:
         """Look at what arrives at the layers whose inputs are put on grids, all of them in one go."""
-        grids = {n: s.activation for n, s in asked.items() if s.activation and s.activation.method != "naive"}
+        known = ("naive", DYNAMIC)  # without a look at data
+        grids = {
+            name: spec.activation
+            for name, spec in asked.items()
+            if spec.activation and spec.activation.method not in known and spec.activation.range not in known
+        }
         if grids:
             minmax = all(grid.range == "minmax" for grid in grids.values()) and not self.graph_only
             sums = any(self.layers[name].kind == SUM for name in grids)

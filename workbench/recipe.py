@@ -229,6 +229,10 @@ class Quantization(Value):
     input, by its histogram. A codebook spans nothing: ``hessian`` weighs its k-means, ``auto`` chooses between
     weighing or not, and the others are the same to it. Where a layer's inputs are not known, ``hessian`` and
     ``auto`` are ``mse`` for its weights."""
+    activation_range: Literal["static", "dynamic"] = "static"
+    """When the range of activations is taken: before, on the calibration data, as `range` says; or ``dynamic``, anew
+    at each call, from the smallest to the largest value that arrives at a layer. That needs no calibration and 8 bits,
+    and the examples of a batch share the range. Operands of products and sums without weights stay ``static``."""
     equalize: bool = False
     """Whether channels are rescaled between layers first, so that their weights have ranges alike."""
     correction: Literal["none", "bias", "batchnorm"] = "none"
@@ -272,7 +276,10 @@ class Quantization(Value):
     def _without_what_is_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Fields that came later are left out at their default, so that a recipe keeps the key that it had."""
         fields: dict[str, Any] = handler(self)
-        usual = {name: type(self).model_fields[name].default for name in ("group_size", "equalize", "sums")}
+        usual = {
+            name: type(self).model_fields[name].default
+            for name in ("group_size", "activation_range", "equalize", "sums")
+        }
         return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
     @cached_property

@@ -29,7 +29,7 @@ from torch import Tensor
 from workbench.errors import WorkbenchError
 from workbench.form import Form
 from workbench.grid import Grid, QuantizedLayer
-from workbench.grids import GRIDS, AnyGrid, Stored
+from workbench.grids import GRIDS, AnyGrid, DynamicGrid, Stored
 from workbench.grids.even import check_range
 
 FORMAT = "acceleration-workbench/2"
@@ -108,6 +108,8 @@ def pack_layer(layer: QuantizedLayer) -> PackedLayer:
         about["names"] = names
     if (grid_ := layer.activation_grid) is not None:
         about["input"] = [grid_.bits, grid_.quant_min, grid_.quant_max]
+    if layer.dynamic is not None:
+        about["dynamic"] = layer.dynamic.bits
     return PackedLayer(layer, tensors, about)
 
 
@@ -199,7 +201,10 @@ def _layer(name: str, about: dict[str, Any], tensors: dict[str, Tensor], rows: A
     integer = weight_grid is not None and weight_grid.integer and activation_grid is not None
     if bias is not None and not bias.is_floating_point() and not integer:
         raise ValueError(f"{bias_name} is in whole numbers, and what is added to it is not")
-    return QuantizedLayer(name, weight, weight_grid, activation_grid, bias, weight_name, bias_name)
+    if about.get("dynamic", DynamicGrid.bits) != DynamicGrid.bits or ("dynamic" in about and "input" in about):
+        raise ValueError(f"the input of {name} is on a grid that there is not")
+    dynamic = DynamicGrid() if "dynamic" in about else None
+    return QuantizedLayer(name, weight, weight_grid, activation_grid, bias, weight_name, bias_name, dynamic)
 
 
 def _weight(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Tensor, AnyGrid]:

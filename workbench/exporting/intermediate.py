@@ -15,6 +15,7 @@ from workbench.exporting.onnx_graph import OnnxGraph, fed
 from workbench.grid import QuantizedLayer
 from workbench.network import Network
 from workbench.recipe import Recipe
+from workbench.runtimes.dynamic import refusal as dynamic_refusal
 from workbench.runtimes.openvino import library, written
 
 
@@ -29,7 +30,8 @@ class IntermediateRepresentation:
         """Where OpenVINO is not here, or there is no such graph."""
         if importlib.util.find_spec("openvino") is None:
             return "OpenVINO writes it, and is not here; pip install openvino."
-        return OnnxGraph().refusal(network, layers)
+        reason = dynamic_refusal("openvino") if any(layer.dynamic for layer in layers.values()) else None
+        return reason or OnnxGraph().refusal(network, layers)
 
     def write(
         self,

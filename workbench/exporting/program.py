@@ -33,6 +33,8 @@ class Program:
         """Where there is no torch module, or a function's operand would have to be rounded."""
         if network.graph_only:
             return "the model is an ONNX graph and no torch module."
+        if any(layer.dynamic for layer in layers.values()):
+            return "ranges that are taken at each call are not written into a program."
         found = [n for n, each in layers.items() if network.layers[n].functional and each.activation_grid is not None]
         if found:
             return f"the inputs of {', '.join(found[:5])}, which functions multiply, cannot be rounded in a program."

@@ -83,6 +83,8 @@ class Forecast:
         widths = {recipe.quantization.weight_bits, *(each.weight_bits for each in recipe.quantization.layers.values())}
         if widths & set(range(MIN_WEIGHT_BITS, MIN_BITS)):
             return f"weight_bits: predictions know {MIN_BITS} to {MAX_BITS} bits; measure the recipe."
+        if recipe.quantization.activation_range == "dynamic":
+            return "quantization: what ranges cost that are taken at each call is not predicted; measure the recipe."
         if recipe.finetuning is not None:
             return "finetuning: what a network learns cannot be predicted before it is trained; measure it."
         return None

@@ -43,6 +43,11 @@ class Space:
                 "equalize=True make them depend on each other; plan with method='quantease', then measure the plan "
                 "with these."
             )
+        if template.quantization.activation_range == "dynamic":
+            raise RecipeError(
+                "template: what activation_range='dynamic' costs a layer is not predicted; plan with 'static', then "
+                "measure the plan with it."
+            )
         if template.finetuning is not None:
             raise RecipeError("finetuning: each mix would be trained anew; plan without it, then fine-tune the plan.")
         if template.distillation is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.grid import AnyGrid, Grid, QuantizedLayer, whole_bias
+from workbench.grid import AnyGrid, DynamicGrid, Grid, QuantizedLayer, whole_bias
 from workbench.layers import Layer, follows
 from workbench.quantization.calibration import Observation
 from workbench.quantization.moments import Moments, MomentStore
@@ -27,6 +27,8 @@ FLOAT_BYTES = 192 * 2**20
 """Memory for rounded weights in float32. A larger model has them made again when they are needed."""
 SETTLED = 8
 """Recipes that look at the whole network, whose layers are kept."""
+DYNAMIC = "dynamic"
+"""The range of an activation that is taken anew at each call."""
 TINY = 1e-30
 WHOLE_BYTES = 256 * 2**20
 """Memory for whole-number weights of several recipes."""
@@ -105,10 +107,13 @@ def specs(quantization: Quantization, layers: Mapping[str, Layer]) -> dict[str, 
         correction = "none" if naive or layer.bias is None else q.correction
         # how weights are rounded does not change how activations are
         method, range_ = "naive" if naive else "nearest", "mse" if q.range == "hessian" else q.range
+        dynamic = q.activation_range == "dynamic" and not naive and layer.weight is not None
         how = (q.method, scheme, granularity, q.range, correction, group_size, context)
         asked[name] = LayerSpec(
             WeightSpec(name, weight_bits, *how) if weight_bits else None,
-            ActivationSpec(name, activation_bits, method, range_, context) if activation_bits else None,
+            ActivationSpec(name, activation_bits, method, DYNAMIC if dynamic else range_, context)
+            if activation_bits
+            else None,
         )
     return asked
 
@@ -173,7 +178,9 @@ class Quantizer:
         weight, grid = self._weight(spec.weight) if spec.weight else (None, None)
         activation = self.activation_grid(spec.activation) if spec.activation else None
         bias = self._bias(name, spec)
-        return QuantizedLayer(name, weight, grid, activation, bias, layer.weight_name, layer.bias_name)
+        names = layer.weight_name, layer.bias_name
+        dynamic = DynamicGrid() if spec.activation and spec.activation.range == DYNAMIC else None
+        return QuantizedLayer(name, weight, grid, activation, bias, *names, dynamic)
 
     @torch.inference_mode()
     def parameters(self, name: str, spec: LayerSpec) -> dict[str, Tensor]:
@@ -233,9 +240,15 @@ class Quantizer:
             self._noise[spec] = float(10 * torch.log10(signal.clamp(min=TINY) / noise.clamp(min=TINY)))
         return self._noise[spec]
 
+    def rounds(self, spec: ActivationSpec) -> Grid | DynamicGrid | None:
+        """What rounds a layer's input; None where nothing arrived to set its range."""
+        return DynamicGrid() if spec.range == DYNAMIC else self.activation_grid(spec)
+
     @torch.inference_mode()
     def activation_grid(self, spec: ActivationSpec) -> Grid | None:
-        """The grid of a layer's input; None where nothing arrived to set its range."""
+        """The grid of a layer's input; None where nothing arrived to set its range, or it is taken at each call."""
+        if spec.range == DYNAMIC:
+            return None
         learned = self._grid_learned(spec)
         if spec.context is not None and learned is None:
             return self._of_all(spec.context)[spec.layer].activation_grid

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from workbench.grid import Grid
 from workbench.inputs import Inputs
 from workbench.layers import Layer
 from workbench.quantization.finding import ProductMode, storage
@@ -143,7 +142,7 @@ class Simulation:
     def _replacement(self, site: str, asked: Mapping[str, LayerSpec]) -> nn.Module | Replacement:
         module = self._model.get_submodule(site)
         layers = [(layer, asked[layer.name]) for layer in self._at[site]]
-        grids = [self.quantizer.activation_grid(spec.activation) for _, spec in layers if spec.activation]
+        grids = [self.quantizer.rounds(spec.activation) for _, spec in layers if spec.activation]
         tensors = {**module._buffers, **module._parameters}
         if not any(spec.weight for _, spec in layers):
             return module if not grids else Replacement(module, dict, grids[0])
@@ -164,13 +163,13 @@ class Simulation:
     def _functions(self, asked: Mapping[str, LayerSpec]) -> AbstractContextManager[dict[str, Tensor]]:
         """The layers that functions use, as they take their place: parameters by name, and the rounding of operands."""
         parameters: dict[str, Tensor] = {}
-        grids: dict[int, Grid] = {}
+        grids: dict[int, Rounds] = {}
         for layer in self._functional:
             spec = asked[layer.name]
             made = self.quantizer.parameters(layer.name, spec) if any(spec) else {}
             for name, value in made.items():
                 parameters |= dict.fromkeys(self._aliases.get(name, (name,)), value)
-            grid = self.quantizer.activation_grid(spec.activation) if spec.activation else None
+            grid = self.quantizer.rounds(spec.activation) if spec.activation else None
             weight = made.get(layer.weight_name, layer.weight)
             if grid is not None and weight is not None:
                 grids[storage(weight)] = grid
@@ -178,7 +177,7 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def _functions(parameters: dict[str, Tensor], grids: Mapping[int, Grid]) -> Any:
+def _functions(parameters: dict[str, Tensor], grids: Mapping[int, Rounds]) -> Any:
     if not grids:
         yield parameters
         return

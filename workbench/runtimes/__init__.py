@@ -12,6 +12,7 @@ from workbench.inputs import Inputs
 from workbench.randomness import seeded
 from workbench.recipe import Deployment
 from workbench.runtimes.base import Prepared, Runtime, Source
+from workbench.runtimes.dynamic import refusal as dynamic_refusal
 from workbench.runtimes.eager import Eager
 from workbench.runtimes.inductor import Inductor
 from workbench.runtimes.isolation import tried
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "Timing",
     "device_offers",
+    "dynamic_refusal",
     "get",
     "offers",
     "prepare",
@@ -104,6 +106,10 @@ def prepare(
     reason = refusal(deployment, source)
     if reason is not None:
         raise WorkbenchError(reason)
+    if any(layer.dynamic for layer in layers.values()):
+        reason = dynamic_refusal(deployment.runtime)
+        if reason is not None:
+            raise WorkbenchError(reason)
     runtime = get(deployment.runtime)
     try:
         tried(runtime, source, layers, deployment, cancel)

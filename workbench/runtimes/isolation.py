@@ -89,7 +89,10 @@ def _familiar(runtime: Runtime, source: Source) -> bool:
 def _key(runtime: Runtime, source: Source, layers: Mapping[str, QuantizedLayer], deployment: Deployment) -> str:
     """Of the operators, their shapes, the batch and threads, and the kinds of kernels that will run; the numbers are no
     matter."""
-    kinds = {(layer.integer, layer.weight is not None, layer.activation_grid is not None) for layer in layers.values()}
+    kinds = {
+        (layer.integer, layer.weight is not None, layer.activation_grid is not None, layer.dynamic is not None)
+        for layer in layers.values()
+    }
     how = (type(runtime).__module__, runtime.name, deployment.model_dump_json(), sorted(kinds))
     digest = hashlib.sha256(repr(how).encode())
     for node in source.graph.proto.graph.node:

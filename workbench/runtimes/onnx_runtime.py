@@ -17,11 +17,20 @@ from workbench.errors import WorkbenchError
 from workbench.grid import Grid, QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.recipe import Deployment
+from workbench.runtimes import dynamic
 from workbench.runtimes.base import Prepared, Source, only_fp32, what_runs
 from workbench.runtimes.graph import PRODUCTS, ExportedGraph
 from workbench.runtimes.writing import Place, Writer
 
-INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulInteger", "ConvInteger", "MatMulIntegerToFloat")
+INTEGER_KERNELS = (
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+)
 PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "rocm": "MIGraphXExecutionProvider",
@@ -160,6 +169,7 @@ def _packs(node: onnx.NodeProto, layer: QuantizedLayer, place: Place, grid: Grid
         and q.dim() == 2
         and q.numel() >= PACKED_WEIGHTS
         and layer.activation_grid is None
+        and layer.dynamic is None
         and grid.axis == 0
         and grid.stride == 1
         and grid.quant_max - grid.quant_min < 16
@@ -192,7 +202,7 @@ class _Run:
         self.integer = sum(kind in INTEGER_KERNELS for kind in kernels)
         absent = sorted(layers.keys() - graph.present)
         products = {name: layer for name, layer in layers.items() if name not in graph.operands}
-        self.note = _note(products, packed, self.integer, absent) if layers else None
+        self.note = dynamic.in_words(_note(products, packed, self.integer, absent), layers) if layers else None
 
     def run(self, batch: Inputs) -> Tensor:
         return torch.from_numpy(self.bound(batch)()[0])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.grid import Grid, QuantizedLayer
 from workbench.grids.base import spread
+from workbench.runtimes import dynamic
 
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 """ONNX's order of the gates, as places in torch's."""
@@ -45,6 +46,8 @@ class Writer:
         self.tensors: list[onnx.TensorProto] = []
         self.domains: dict[str, int] = {}
         """Versions of operator sets beyond ONNX's own."""
+        self.taken: set[str] = set()
+        """Values whose range is taken at each call, and what was made of these."""
         self._activations: dict[tuple[Any, ...], str] = {}
 
     def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
@@ -65,6 +68,10 @@ class Writer:
 
     def quantize(self, node: onnx.NodeProto, layer: QuantizedLayer, place: Place) -> None:
         """Put QDQ nodes before a node's inputs."""
+        if layer.dynamic is not None:
+            if dynamic.integer_product(self, node, layer, place):
+                return
+            node.input[1 - place.input] = dynamic.rounded(self, node.input[1 - place.input])
         if layer.activation_grid is not None:
             other = 1 - place.input
             node.input[other] = self.activation(node.input[other], layer.activation_grid)
@@ -136,6 +143,8 @@ class Writer:
         first = layers.get(names[0])
         if first is not None and first.activation_grid is not None:
             node.input[0] = self.activation(node.input[0], first.activation_grid)
+        elif first is not None and first.dynamic is not None:
+            node.input[0] = dynamic.rounded(self, node.input[0])
 
     def activation(self, value: str, grid: Grid) -> str:
         """A value moved to its grid; layers that share it and the grid share the nodes.
