@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 import workbench as wb
-from workbench import Quantization, Recipe, RecipeError, WorkbenchError, runtimes
+from workbench import Distillation, Finetuning, Quantization, Recipe, RecipeError, WorkbenchError, runtimes
 from workbench.grid import DynamicGrid, Grid, QuantizedLayer
 from workbench.inputs import Inputs
 from workbench.network import Network
@@ -120,6 +120,33 @@ def test_what_runs_is_what_is_simulated(small: Network, quantization: Quantizati
     assert "at each call" in (run.note or "")
 
 
+class Others(nn.Module):
+    """Products in planes and lines, with groups and steps, and what has no operator for whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = nn.LSTM(3, 8, batch_first=True)
+        self.line = nn.Conv1d(8, 8, 3, padding=1, bias=False)
+        self.up = nn.ConvTranspose1d(8, 4, 2, stride=2)
+        self.plane = nn.Conv2d(4, 8, 3, groups=2, stride=2, padding=1, dilation=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 16, 3) to (n, features)."""
+        x = self.up(torch.relu(self.line(self.state(x)[0].transpose(1, 2))))
+        return self.plane(x.unflatten(2, (4, 8))).flatten(1)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_other_layers_agree_too(tmp_path: Path, bits: int) -> None:
+    torch.manual_seed(0)
+    made = Network(Others().eval(), Inputs(torch.randn(16, 16, 3)), 1, tmp_path)
+    asked, inputs = specs(DYNAMIC.replace(weight_bits=bits), made.layers), Inputs(torch.randn(8, 16, 3))
+    run = runtimes.prepare(Deployment(runtime="onnxruntime"), made, made.quantized(asked))
+    assert run.integer == 2
+    wanted = made.simulation.run(inputs, asked)
+    assert (run.run(inputs) - wanted).abs().median() <= 1e-5 * wanted.abs().max()
+
+
 def test_convolutions_and_the_classes_of_seed_cnn_agree(bench: wb.Bench) -> None:
     network, inputs = bench._network, wb.zoo.task().inputs[:2000]
     asked = specs(DYNAMIC, network.layers)
@@ -173,6 +200,12 @@ def test_a_runtime_without_it_says_so(bench: wb.Bench, runtime: str) -> None:
 def test_what_it_does_not_go_with_is_told(bench: wb.Bench, changes: dict[str, object], word: str) -> None:
     with pytest.raises(RecipeError, match=word):
         bench.check(Recipe(quantization=DYNAMIC.replace(**changes)))
+
+
+def test_training_is_refused(bench: wb.Bench) -> None:
+    for part in ({"finetuning": Finetuning()}, {"distillation": Distillation()}):
+        with pytest.raises(RecipeError, match="for the model as it is"):
+            bench.check(Recipe(quantization=DYNAMIC, **part))
 
 
 def test_a_report_says_what_its_accuracy_is_of(bench: wb.Bench) -> None:

@@ -68,6 +68,7 @@ def written(network: Network, quantization: Quantization, inputs: Inputs) -> tup
     [
         Quantization(weight_bits=8, activation_bits=8),
         Quantization(weight_bits=4, activation_bits=4),
+        Quantization(weight_bits=1, activation_bits=8),
         Quantization(activation_bits=6),
         Quantization(weight_bits=3, activation_bits=5, scheme="affine"),
         Quantization(weight_bits=8, activation_bits=8, scheme="affine"),
