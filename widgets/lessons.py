@@ -28,8 +28,8 @@ class Lesson:
     run: Callable[[threading.Event], Iterator[Any]]
     """Yields progress, whose last says whether it was cancelled; of several seeds a `Lap` before each one's progress,
     and in the end what is `Compared`."""
-    learned: Callable[[Any], bool]
-    """Whether a training that was stopped, by its last progress, left something to be used."""
+    learned: Callable[[], bool]
+    """Whether a training that was stopped, or broke off, left something to be used."""
     applied: Callable[[Recipe], Recipe]
     """The recipe with what was learned."""
 

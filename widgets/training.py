@@ -12,6 +12,7 @@ from widgets.lessons import SEEDS, Compared, Lap, Lesson, in_laps
 from widgets.measuring import SECONDS_BETWEEN
 from widgets.problems import in_words
 from widgets.worker import Pace
+from workbench.distillation.progress import DivergenceError
 from workbench.errors import Cancelled, WorkbenchError
 from workbench.recipe import Distillation, Finetuning, Recipe
 
@@ -75,7 +76,7 @@ class Training(Choosing):
                     f"Distilling from {settings.teacher}",
                     settings,
                     partial(in_laps, bench, settings, self.seeds, self._pause),
-                    lambda _: bench.distilled(settings),
+                    lambda: bench.distilled(settings),
                     lambda recipe: recipe.replace(distillation=settings, finetuning=None),
                 )
             )
@@ -147,7 +148,7 @@ class Training(Choosing):
                     f"Fine-tuning {wanted.replace(finetuning=None).label}",
                     settings,
                     partial(bench.finetune, wanted),
-                    lambda _: bench.finetuned(wanted),
+                    lambda: bench.finetuned(wanted),
                     lambda recipe: recipe.replace(**learned),
                 )
             )
@@ -209,7 +210,26 @@ class Training(Choosing):
         )
 
     def _teach(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> None:
-        """In the worker: train, and put what was learned into the recipe."""
+        """In the worker: train, and put what was learned into the recipe, also where the training broke off."""
+        broken: DivergenceError | None = None
+        try:
+            last = self._watch(number, desk, lesson, cancel)
+            learned = not last.cancelled or lesson.learned()
+        except DivergenceError as error:
+            if not lesson.learned():
+                raise
+            broken, learned = error, True
+        with self._change():
+            desk.forget(lesson.settings)
+            if number == self._lesson:
+                self._end_training()
+                if learned:
+                    self._apply(lesson.applied(self.recipe))
+                if broken is not None:
+                    self._set(problem=f"{broken} What was learned by then is in the recipe.")
+
+    def _watch(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> Any:
+        """In the worker: train, and show how far it is; the last progress."""
         pace, last, shown = Pace(SECONDS_BETWEEN), None, None
         for step in lesson.run(cancel):
             if isinstance(step, Lap | Compared):
@@ -223,13 +243,7 @@ class Training(Choosing):
             raise WorkbenchError(f"{lesson.what} ended before it began.")
         if last is not shown:
             self._plot(number, desk, last)
-        learned = not last.cancelled or lesson.learned(last)
-        with self._change():
-            desk.forget(lesson.settings)
-            if number == self._lesson:
-                self._end_training()
-                if learned:
-                    self._apply(lesson.applied(self.recipe))
+        return last
 
     def _turn(self, number: int, desk: Desk, step: Lap | Compared) -> None:
         """In the worker: the next seed begins, or what all came to is known."""

@@ -12,6 +12,8 @@ from small_bench import LONG, Gate, Quiet, until
 from widgets.lessons import SEEDS
 from widgets.session import Session
 from workbench import statistics
+from workbench.distillation.progress import DivergenceError
+from workbench.distillation.trained import Trained
 from workbench.errors import Cancelled, RecipeError, WorkbenchError
 from workbench.levers.seed_study import SeedStudy
 from workbench.recipe import Distillation, Quantization, Recipe
@@ -186,6 +188,34 @@ def test_a_paused_training_can_be_stopped_and_keeps_what_it_has(session, bench):
     session.distil()  # the pause was of the other training
     session.wait(LONG)
     assert not session.paused
+
+
+def diverging(step):
+    """Lets the loss of a training become no number before a step."""
+
+    def at(what, now, cancel):
+        if (what, now) == ("training", step):
+            raise DivergenceError("The loss of the student became nan.", Trained({}, {}, step, 1.0))
+
+    return at
+
+
+def test_a_training_that_diverges_leaves_the_best_until_then_in_the_recipe(session, bench):
+    bench.at = diverging(4)
+    session.distil()
+    assert session.wait(LONG).recipe == Recipe(distillation=session.distillation)
+    assert session.problem.startswith("The loss of the student became nan.")
+    assert "in the recipe" in session.problem
+    assert not session.training
+
+
+def test_a_training_that_diverges_before_it_learned_anything_leaves_the_recipe(session, bench):
+    bench.at = diverging(2)
+    session.distil()
+    with pytest.raises(DivergenceError):
+        session.wait(LONG)
+    assert session.problem == "The loss of the student became nan."
+    assert (session.training, session.recipe) == (False, Recipe())
 
 
 def test_without_a_distillation_there_is_nothing_to_pause(session):
