@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import traitlets
 
 from widgets.distilling import Distilling
+from widgets.lessons import Lesson
 from workbench.errors import WorkbenchError
-from workbench.recipe import Recipe
+from workbench.recipe import Finetuning, Recipe
 from workbench.report import Report
 
 
@@ -25,6 +28,9 @@ class Importing(Distilling):
     def measure_imported(self, key: str) -> None:
         """Measure here what came along with the model. What has to learn for it does so first, with its curves.
 
+        A student that is fine-tuned learns twice: beside its control first, and on its grids when that has ended. Where
+        it was stopped, or anything else was chosen meanwhile, the fine-tuning is left out.
+
         Args:
             key: `Recipe.key` of one of `imported`.
 
@@ -40,13 +46,17 @@ class Importing(Distilling):
                 self._apply(recipe)
                 return
             self._require_idle("training")
-            lesson = recipe.finetuning or recipe.distillation
-            if recipe.finetuning is None:
-                self._settle_distillation(lesson)
-                self.choose_seeds(1)
-                self._apply(recipe.replace(distillation=None))
-                self.distil()
-            else:
-                self._settle_finetuning(lesson)
-                self._apply(recipe.replace(finetuning=None))
+            untuned, tuning = recipe.replace(finetuning=None), recipe.finetuning
+            if tuning is not None:
+                self._settle_finetuning(tuning)
+            if not self.trains(untuned):
+                self._apply(untuned)
                 self.finetune()
+                return
+            self._settle_distillation(untuned.distillation)
+            self.choose_seeds(1)
+            self._apply(untuned.replace(distillation=None))
+            self._distil(None if tuning is None else partial(self._then_tune, untuned, tuning))
+
+    def _then_tune(self, untuned: Recipe, tuning: Finetuning, now: Recipe) -> Lesson | None:
+        return self._finetuning_of(untuned, tuning) if now == untuned else None

@@ -32,6 +32,8 @@ class Lesson:
     """Whether a training that was stopped, or broke off, left something to be used."""
     applied: Callable[[Recipe], Recipe]
     """The recipe with what was learned."""
+    then: Callable[[Recipe], Lesson | None] | None = None
+    """What is trained after it, given the recipe that is then on the screen; None: nothing."""
 
 
 class Lap(NamedTuple):

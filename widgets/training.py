@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,9 @@ class Training(Choosing):
         Raises:
             WorkbenchError: A training is under way, or the settings are not possible here.
         """
+        self._distil()
+
+    def _distil(self, then: Callable[[Recipe], Lesson | None] | None = None) -> None:
         with self._change():
             self._require_idle("distillation")
             settings, bench = self.distillation, self.bench
@@ -78,6 +82,7 @@ class Training(Choosing):
                     partial(in_laps, bench, settings, self.seeds, self._pause),
                     lambda: bench.distilled(settings),
                     lambda recipe: recipe.replace(distillation=settings, finetuning=None),
+                    then,
                 )
             )
 
@@ -138,20 +143,20 @@ class Training(Choosing):
             self._require_idle("fine-tuning")
             if not self.recipe.quantization.active:
                 raise WorkbenchError("Nothing is quantized yet, so there are no grids to train on; set bits first.")
-            settings, bench = self.finetuning, self.bench
-            wanted = self.recipe.replace(finetuning=settings)
-            bench.check(wanted)
-            learned = {"quantization": wanted.quantization, "distillation": wanted.distillation, "finetuning": settings}
-            self._begin(
-                Lesson(
-                    "finetuning",
-                    f"Fine-tuning {wanted.replace(finetuning=None).label}",
-                    settings,
-                    partial(bench.finetune, wanted),
-                    lambda: bench.finetuned(wanted),
-                    lambda recipe: recipe.replace(**learned),
-                )
-            )
+            self._begin(self._finetuning_of(self.recipe, self.finetuning))
+
+    def _finetuning_of(self, recipe: Recipe, settings: Finetuning) -> Lesson:
+        bench, wanted = self.bench, recipe.replace(finetuning=settings)
+        bench.check(wanted)
+        learned = {"quantization": wanted.quantization, "distillation": wanted.distillation, "finetuning": settings}
+        return Lesson(
+            "finetuning",
+            f"Fine-tuning {recipe.replace(finetuning=None).label}",
+            settings,
+            partial(bench.finetune, wanted),
+            lambda: bench.finetuned(wanted),
+            lambda now: now.replace(**learned),
+        )
 
     def without_finetuning(self) -> None:
         """Back to the weights before, bits and all else unchanged."""
@@ -202,16 +207,23 @@ class Training(Choosing):
     def _begin(self, lesson: Lesson) -> None:
         self._lesson += 1
         self._failure = None
-        self._desk.curve, self._desk.lesson, self._desk.lap, self._desk.study = (), lesson.kind, None, None
-        self._set(training=True, lesson=lesson.kind, curve=(), lap=None, study=None, problem="")
+        self._open(lesson)
         self._learning.submit(
             partial(self._teach, self._lesson, self._desk, lesson),
-            partial(self._not_taught, self._lesson, lesson.what),
+            partial(self._not_taught, self._lesson, lesson.what if lesson.then is None else "Training"),
         )
 
+    def _open(self, lesson: Lesson) -> None:
+        self._desk.curve, self._desk.lesson, self._desk.lap, self._desk.study = (), lesson.kind, None, None
+        self._set(training=True, lesson=lesson.kind, curve=(), lap=None, study=None, problem="")
+
     def _teach(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> None:
-        """In the worker: train, and put what was learned into the recipe, also where the training broke off."""
+        """In the worker: train, and put what was learned into the recipe, also where the training broke off.
+
+        What follows a lesson follows one that came to its end.
+        """
         broken: DivergenceError | None = None
+        following: Lesson | None = None
         try:
             last = self._watch(number, desk, lesson, cancel)
             learned = not last.cancelled or lesson.learned()
@@ -227,6 +239,12 @@ class Training(Choosing):
                     self._apply(lesson.applied(self.recipe))
                 if broken is not None:
                     self._set(problem=f"{broken} What was learned by then is in the recipe.")
+                elif lesson.then is not None and not last.cancelled:
+                    following = lesson.then(self.recipe)
+                    if following is not None:
+                        self._open(following)
+        if following is not None:
+            self._teach(number, desk, following, cancel)
 
     def _watch(self, number: int, desk: Desk, lesson: Lesson, cancel: threading.Event) -> Any:
         """In the worker: train, and show how far it is; the last progress."""

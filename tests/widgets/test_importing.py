@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from small_bench import LONG, Quiet
+from small_bench import LONG, Gate, Quiet, until
 
 from widgets.session import Session
 from workbench import statistics
@@ -28,6 +28,7 @@ class Bench(Quiet):
     def __init__(self, report):
         self._report = report
         self.learned = []
+        self.at = lambda what, settings, cancel: None
 
     @property
     def baseline(self):
@@ -47,17 +48,18 @@ class Bench(Quiet):
         yield self._report(recipe)
 
     def distil(self, settings, cancel=None, pause=None):
-        return self._train(settings)
+        return self._train(settings, cancel)
 
     def finetune(self, recipe, cancel=None):
-        return self._train(recipe.finetuning)
+        return self._train(recipe.finetuning, cancel)
 
-    def _train(self, settings):
+    def _train(self, settings, cancel):
+        self.at("training", settings, cancel)
         self.learned.append(settings)
         accuracy = statistics.proportion(90, 100, "measured")
         yield SimpleNamespace(
             step=1, steps=1, seconds=0.1, samples_per_second=1.0, student=accuracy, control=accuracy, accuracy=accuracy,
-            loss=1.0, done=True, cancelled=False, paused=False, note="",
+            loss=1.0, done=True, cancelled=cancel.is_set(), paused=False, note="",
         )  # fmt: skip
 
     def frontier_reports(self):
@@ -94,12 +96,61 @@ def test_what_has_to_learn_learns_with_its_curves_and_is_the_recipe_then(session
     assert not session.trains(recipe)
 
 
-def test_a_tuned_student_learns_twice(session, report):
-    both = STUDENT.replace(finetuning=Finetuning(epochs=3))
-    session.set_trait("imported", (imported(report(both)),))
+@pytest.fixture
+def both(session, report):
+    """A student that is fine-tuned, which came along."""
+    recipe = STUDENT.replace(finetuning=Finetuning(epochs=3))
+    session.set_trait("imported", (imported(report(recipe)),))
+    return recipe
+
+
+def test_a_tuned_student_learns_twice_and_both_are_seen(session, both):
+    seen = []
+    session.observe(lambda change: seen.append((session.lesson, len(change["new"]))), "curve")
+    session.measure_imported(both.key)
+    assert session.wait(LONG).recipe == both
+    assert session.bench.learned == [both.distillation, both.finetuning]
+    assert [lesson for lesson, points in seen if points] == ["distillation", "finetuning"]
+    assert (session.distillation, session.finetuning) == (both.distillation, both.finetuning)
+    assert {report.recipe for report in session.tried} >= {both}
+
+
+def test_a_student_that_is_there_is_only_tuned(session, both):
     session.bench.learned.append(both.distillation)
     session.measure_imported(both.key)
     assert session.wait(LONG).recipe == both
+    assert session.bench.learned == [both.distillation, both.finetuning]
+
+
+def test_what_is_stopped_is_not_tuned(session, both):
+    session.bench.at = gate = Gate("training", both.distillation)
+    session.measure_imported(both.key)
+    assert gate.reached.wait(LONG)
+    session.stop_training()
+    assert session.wait(LONG).recipe == both.replace(finetuning=None)
+    assert session.bench.learned == [both.distillation]
+
+
+def test_other_bits_that_are_chosen_meanwhile_are_not_tuned(session, both):
+    session.bench.at = gate = Gate("training", both.distillation)
+    session.measure_imported(both.key)
+    assert gate.reached.wait(LONG)
+    session.update(weight_bits=5)
+    gate.open.set()
+    report = session.wait(LONG)
+    assert report.recipe.label == "student ×0.25 + W5"
+    assert session.bench.learned == [both.distillation]
+
+
+def test_an_error_of_the_tuning_is_told_and_the_student_stays(session, both):
+    def fail(what, settings, cancel):
+        if settings == both.finetuning:
+            raise OSError("disk")
+
+    session.bench.at = fail
+    session.measure_imported(both.key)
+    until(lambda: "disk" in session.problem)
+    assert (session.training, session.recipe) == (False, both.replace(finetuning=None))
 
 
 def test_what_did_not_come_along_is_refused(session):
