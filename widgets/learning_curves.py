@@ -125,7 +125,11 @@ def said_of(
         left = latest.seconds * (latest.steps / latest.step - 1) if latest.step else math.inf
     if lap is not None:
         left += (lap.of - lap.number) * (latest.seconds + left)
-    state = "stopped; the best so far was kept" if latest.cancelled else ""
+    state = ""
+    if latest.cancelled:
+        scored = any(getattr(latest, name, None) is not None for lines in LINES.values() for name, _ in lines)
+        learned = scored and latest.step > 0  # the first score is that of the beginning
+        state = "stopped; the best so far was kept" if learned else "stopped before anything was learned"
     if training:
         state = "paused" if paused else remaining(left)
     epochs = getattr(latest, "epochs", 0)

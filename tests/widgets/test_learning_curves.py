@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from widgets.learning_curves import MOST_POINTS, curves_view
+from widgets.learning_curves import MOST_POINTS, curves_view, said_of
 from widgets.lessons import Lap
 from workbench import statistics
 from workbench.levers.seed_study import SeedStudy
@@ -66,6 +66,13 @@ def test_time_left_while_training_and_the_whole_width_once_it_ended():
     assert "5\u202fs left" in running["foot"] and running["lines"][0]["points"][-1][0] == pytest.approx(0.5)
     stopped = curves_view([*curve[:-1], progress(50, student=0.9, cancelled=True)], None, training=False, applied=True)
     assert "best so far was kept" in stopped["foot"] and stopped["lines"][0]["points"][-1][0] == 1
+
+
+@pytest.mark.parametrize(("step", "student"), [(0, 0.3), (3, None)])
+def test_of_a_training_that_was_stopped_before_it_learned_nothing_is_said_to_be_kept(step, student):
+    curve = (progress(step, student=student, control=student, cancelled=True),)
+    [said] = [text for text in said_of(curve, training=False, noun="images") if "stopped" in text]
+    assert said == "stopped before anything was learned"
 
 
 def test_long_curves_are_thinned_but_keep_their_end():
