@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from widgets.choices import choices_view, label_steps, steps_view, words_view
 from widgets.deployment_panel import offers_view, reasons_of
+from widgets.distillation_layers import paired, pairs_view, widths_view
 from widgets.distillation_words import (
     AUGMENTATIONS,
     EPOCHS,
+    FEATURE_WEIGHTS,
     FEATURES,
     FORMS,
     INITIALS,
@@ -25,13 +28,13 @@ from widgets.distillation_words import (
     WITHOUT_TEMPERATURE,
 )
 from widgets.distilling import TEMPERATURES
-from widgets.formatting import count, figures, percent_of, size
+from widgets.formatting import between, count, duration, figures, percent_of, size
 from widgets.learning_curves import said_of
 from widgets.lessons import SEEDS
 from widgets.methods import Words
 from widgets.part import Message, Part, changes_of, source, text_of
 from workbench.errors import WorkbenchError
-from workbench.recipe import Distillation
+from workbench.recipe import Distillation, Features
 
 if TYPE_CHECKING:
     from widgets.distilling import Sketch
@@ -48,6 +51,7 @@ FIELDS = (
     "initial",
     "loss",
     "features",
+    "features_weight",
     "temperature",
     "weight",
     "labels",
@@ -61,7 +65,7 @@ FIELDS = (
     "seed",
 )
 """What the browser may change. ``student`` is a form or one of the bench's own; ``unlabelled`` adds to the labels."""
-FINER = ("others", "augmentation", "patience", "soup", "seed")
+FINER = ("layers", "others", "augmentation", "patience", "soup", "seed")
 """Fields that are folded."""
 
 
@@ -110,7 +114,7 @@ def distillation_view(
     forms = FORMS | {name: Words(name, OWN) for name in students}
     field, called = SHARE_OF.get("" if settings.student else settings.form, ("", ""))
     share = getattr(settings, field) if field else 1.0
-    changed = [f for f in FINER if getattr(settings, f) != Distillation.model_fields[f].default]
+    changed = [f for f in FINER if getattr(settings, f) != getattr(Distillation(), f)]
     view: dict[str, Any] = {
         "remark": ("paused" if paused else "training") if training else applied.label if applied else "off",
         "teacher": offers_view(teachers, settings.teacher) | {"disabled": locked},
@@ -120,6 +124,15 @@ def distillation_view(
         "initial": choices_view(settings.initial, INITIALS, locked, ordered=False),
         "loss": words_view(settings.loss, LOSSES, locked),
         "features": words_view(settings.features.loss if settings.features else "", FEATURES, locked),
+        "features_weight": steps_view(
+            settings.features.weight if settings.features else 1.0,
+            FEATURE_WEIGHTS,
+            locked,
+            "times the hidden layers’ loss is added",
+        )
+        | {"hidden": settings.features is None},
+        "pairs": pairs_view(settings, sketch, locked),
+        "widths": widths_view(settings, sketch, locked),
         "temperature": temperature_view(settings, disabled=locked),
         "weight": steps_view(settings.weight, WEIGHTS, locked, "of the loss is the teacher's"),
         "labels": steps_view(settings.labels, label_steps(training_images), locked, f"labelled {noun}"),
@@ -171,18 +184,25 @@ def temperature_view(settings: Distillation, *, disabled: bool = False) -> dict[
 
 def sketch_view(sketch: Sketch | None) -> dict[str, Any]:
     """What the student would be in one line, and sentences that a reader has to know."""
+    view: dict[str, Any] = {"text": "", "share": "", "notes": [], "wrong": "", "latency": None}
     if sketch is None:
-        return {"text": "", "share": "", "notes": [], "wrong": ""}
+        return view
+    view["wrong"] = sketch.reason
     if sketch.info is None:
-        return {"text": "", "share": "", "notes": [], "wrong": sketch.reason}
-    info = sketch.info
+        return view
+    info, latency = sketch.info, sketch.latency
+    if latency is not None:
+        ends = between(str(duration(latency.low)), str(duration(latency.high)))
+        view["latency"] = {"origin": latency.source, "word": latency.source} | {
+            "text": f"{duration(latency.value)} {ends} a call {sketch.place}"
+        }
+    there = [info.latency.sentence] if info.latency is not None and info.latency.latency is None else []
     share = info.parameters / info.model_parameters if info.model_parameters else 1.0
     thousands = figures(info.macs / 1e3) + "k" if info.macs < 1e6 else figures(info.macs / 1e6) + "M"
-    return {
+    return view | {
         "text": f"{count(info.parameters)} parameters · {size(info.bytes)}",
         "share": f"{percent_of(share)} of the model’s; {thousands} MACs, {percent_of(info.share.value)} of its work",
-        "notes": list(info.notes),
-        "wrong": "",
+        "notes": [*info.notes, *there],
     }
 
 
@@ -205,11 +225,14 @@ def _share(share: float) -> str:
 class DistillationPanel(Part):
     """What a student is, from whom and from what it learns, and the buttons that train it beside its control."""
 
-    _esm = source("fields.js", "distillation_panel.js")
+    _esm = source("fields.js", "distillation_layers.js", "distillation_panel.js")
     watches: ClassVar[tuple[str, ...]] = (
         "distillation",
         "seeds",
         "sketch",
+        "profile",
+        "elsewhere",
+        "baseline",
         "recipe",
         "bench",
         "training",
@@ -252,11 +275,17 @@ class DistillationPanel(Part):
         """What the browser may ask for.
 
         ``update``: fields of the settings; ``teach``: one more or one less of the ``others``, by ``name``;
-        ``distil``, ``pause``, ``resume``, ``stop``, ``remove``.
+        ``pair``: a layer of the ``student`` with one of the ``teacher``, where there was another pair ``instead`` of
+        that; ``unpair``: the pair of a ``student``’s layer; ``propose``: pairs as they were proposed; ``widen``: a
+        ``layer`` with a ``share`` of its own, or as all; ``distil``, ``pause``, ``resume``, ``stop``, ``remove``.
         """
         return {
             "update": self._update,
             "teach": self._teach,
+            "pair": self._pair,
+            "unpair": self._unpair,
+            "propose": lambda _: self.session.pair_layers({}),
+            "widen": self._widen,
             "distil": lambda _: self.session.distil(),
             "pause": lambda _: self.session.pause_training(),
             "resume": lambda _: self.session.resume_training(),
@@ -266,22 +295,31 @@ class DistillationPanel(Part):
 
     def _update(self, message: Message) -> None:
         changes = changes_of(message, FIELDS)
-        before, self._refused = self._refused, ("", "")
-        try:
+        with self._refusing(next(iter(message))):
             if "seeds" in changes:
                 self.session.choose_seeds(changes.pop("seeds"))
             if changes:
                 self.session.update_distillation(**self._fields(changes))
+
+    @contextlib.contextmanager
+    def _refusing(self, field: str) -> Iterator[None]:
+        """What is refused is said at the field, until something is accepted."""
+        before, self._refused = self._refused, ("", "")
+        try:
+            yield
         except WorkbenchError as error:
-            self._refused = (next(iter(message)), str(error))
+            self._refused = (field, str(error))
         if self._refused != before:
             self.refresh()
 
     def _fields(self, changes: dict[str, Any]) -> dict[str, Any]:
         """Fields of the settings for what was changed on the page."""
         settings = self.session.distillation
-        if "features" in changes:
-            changes["features"] = {"loss": changes["features"]} if changes["features"] else None
+        if "features" in changes or "features_weight" in changes:
+            now = settings.features or Features()
+            loss = changes.get("features", now.loss)
+            weight = changes.pop("features_weight", now.weight)
+            changes["features"] = now.replace(loss=loss, weight=weight) if loss else None
         if "student" in changes and changes["student"] in FORMS:
             changes |= {"form": changes["student"], "student": None}
         if "patience" in changes:
@@ -294,6 +332,26 @@ class DistillationPanel(Part):
             if all(isinstance(each, int) for each in (labels, unlabelled)):
                 changes["images"] = min(labels + unlabelled, self.session.bench.training_images)
         return changes
+
+    def _pair(self, message: Message) -> None:
+        mine, theirs, instead = (text_of(message, key) for key in ("student", "teacher", "instead"))
+        with self._refusing("pairs"):
+            others = {name: other for name, other in self._paired.items() if name != instead}
+            self.session.pair_layers({**others, mine: theirs})
+
+    def _unpair(self, message: Message) -> None:
+        mine = text_of(message, "student")
+        with self._refusing("pairs"):
+            self.session.pair_layers({name: other for name, other in self._paired.items() if name != mine})
+
+    @property
+    def _paired(self) -> dict[str, str]:
+        """The pairs on the screen."""
+        return paired(self.session.distillation, self.session.sketch)
+
+    def _widen(self, message: Message) -> None:
+        with self._refusing("widths"):
+            self.session.choose_width(text_of(message, "layer"), message.get("share"))
 
     def _teach(self, message: Message) -> None:
         name, others = text_of(message, "name"), self.session.distillation.others

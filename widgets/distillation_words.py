@@ -6,6 +6,7 @@ from widgets.methods import Words
 
 SHARES = {0.125: "⅛", 0.25: "¼", 0.5: "half", 0.75: "¾", 1.0: "all"}
 WEIGHTS = tuple(round(0.1 * k, 1) for k in range(11))
+FEATURE_WEIGHTS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 EPOCHS = (1, 2, 4, 8, 16, 32)
 PATIENCE = {0: "to the end", 3: "after 3 evaluations", 5: "after 5", 10: "after 10", 20: "after 20"}
 """When a training that gets no better is ended."""

@@ -14,17 +14,18 @@ from widgets.clocking import Clocking
 from widgets.desk import FP32, Desk
 from widgets.problems import in_words
 from widgets.worker import Worker
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, nearest
 from workbench.recipe import Distillation
 
 if TYPE_CHECKING:
+    from workbench.hardware import Profile
     from workbench.report import Estimate, Report
     from workbench.student_info import StudentInfo
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 """At which an example is looked at, beside the one of the settings: so that a slider need not wait."""
-FORM = ("teacher", "student", "form", "width", "layers", "depth", "rank", "initial", "seed")
-"""Fields of a distillation that say what its student is; the others say how it learns."""
+FORM = ("teacher", "student", "form", "width", "layers", "depth", "rank", "initial", "seed", "features")
+"""Fields of a distillation that say what its student is and where it is taught; the others say how it learns."""
 REMEMBERED = 200
 """Answers that are kept: going back to settings or to an example finds them."""
 
@@ -35,7 +36,29 @@ class Sketch(NamedTuple):
     info: StudentInfo | None
     """None where none can be made."""
     reason: str = ""
-    """Why not; "" where one can."""
+    """Why not, or why it cannot be taught so; "" where it can."""
+    pairs: Mapping[str, str] = {}
+    """Hidden layers that learn, and the teacher's from which they do; none where hidden layers are not taught."""
+    latency: Estimate | None = None
+    """Of a call of one example at the `place`, predicted; None where it is not known."""
+    place: str = ""
+    """``here, onnxruntime``, or ``on`` a device that is not here."""
+
+
+class Place(NamedTuple):
+    """Where a student would run."""
+
+    name: str
+    profile: Profile | None
+    """Of a device that is not here; None: here."""
+    latency: Estimate | None
+    """Of the model in fp32, as measured here."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal places."""
+        profile = self.profile
+        return (self.name, profile and (profile.model_dump_json(), profile.scale), self.latency)
 
 
 class Spoken(NamedTuple):
@@ -88,11 +111,62 @@ class Distilling(Clocking):
         super().__init__(desk)
 
     def sketch_student(self) -> None:
-        """Find out what the student of the settings would be: parameters, size, work."""
+        """Find out what the student of the settings would be: parameters, size, work, latency, taught layers."""
         with self._change():
-            settings = self.distillation
+            settings, place = self.distillation, self._place
             form = Distillation(**{field: getattr(settings, field) for field in FORM})
-            self._put_question("sketch", (self.model, form), partial(_sketched, self.bench, form))
+            if form.features is not None:
+                form = form.replace(features=form.features.replace(weight=1.0))  # which is of no account here
+            self._put_question("sketch", (self.model, form, place.key), partial(_sketched, self.bench, form, place))
+
+    @property
+    def _place(self) -> Place:
+        """The device that is asked about, as it was calibrated; without one, this machine."""
+        profile = self.profile
+        if profile is not None:
+            calibration = self._calibrations.get(profile.name)
+            if calibration is not None:
+                profile = profile.calibrated(calibration.predicted.value, calibration.seconds)
+            return Place(f"on {profile.name}", profile, None)
+        model = self.baseline
+        if model is None or model.latency is None:
+            return Place("here", None, None)
+        return Place(f"here, {model.recipe.deployment.runtime}", None, model.latency)
+
+    def pair_layers(self, pairs: Mapping[str, str]) -> None:
+        """Choose which hidden layers learn from which of the teacher's in the next training.
+
+        Args:
+            pairs: Layers of the student and, for each, the teacher's; none: as is proposed.
+
+        Raises:
+            WorkbenchError: No hidden layers are taught, or two of them cannot be compared; nothing has changed.
+        """
+        with self._change():
+            features = self.distillation.features
+            if features is None:
+                raise WorkbenchError("No hidden layers are taught; choose a loss for them first.")
+            features = features.replace(pairs=dict(pairs))
+            if self.sketch is not None and self.sketch.info is not None:
+                self.sketch.info.check_pairs(features)
+            self.update_distillation(features=features)
+
+    def choose_width(self, layer: str, share: float | None) -> None:
+        """Give one layer of the next student a width of its own.
+
+        Args:
+            layer: One that can be made narrower.
+            share: Of the model's channels; None: as all others.
+
+        Raises:
+            WorkbenchError: There is no such layer, or no such share; nothing has changed.
+        """
+        with self._change():
+            known = self.sketch.info.channels if self.sketch is not None and self.sketch.info is not None else ()
+            if layer not in self.distillation.layers and layer not in known:
+                raise WorkbenchError(f"No layer {layer!r:.60} can be made narrower. {nearest(str(layer), known)}")
+            others = {name: each for name, each in self.distillation.layers.items() if name != layer}
+            self.update_distillation(layers=others if share is None else {**others, layer: share})
 
     def hear(self, example: int | None = None) -> None:
         """Find out what the teacher says to a test example at all temperatures, and the student that it has.
@@ -234,11 +308,19 @@ class Distilling(Clocking):
                 self._begin_to_answer()
 
 
-def _sketched(bench: Any, settings: Distillation) -> Sketch:
+def _sketched(bench: Any, settings: Distillation, place: Place) -> Sketch:
     try:
-        return Sketch(bench.student(settings))
+        info = bench.student(settings, place.profile)
     except WorkbenchError as error:
         return Sketch(None, str(error))
+    here = place.latency and info.beside(place.latency)
+    sketch = Sketch(info, "", {}, here if place.profile is None else info.latency.latency, place.name)
+    if settings.features is None:
+        return sketch
+    try:
+        return sketch._replace(pairs=bench.feature_pairs(settings))
+    except WorkbenchError as error:
+        return sketch._replace(reason=str(error))
 
 
 def _compared(bench: Any, one: Report, other: Report) -> Pair:

@@ -247,6 +247,8 @@ class Fake(traitlets.HasTraits):
             "cancel",
             "close",
             "distil",
+            "pair_layers",
+            "choose_width",
             "pause_training",
             "resume_training",
             "stop_training",

@@ -27,6 +27,9 @@ INFO = StudentInfo(
     changed=("conv1",),
     kept=(),
     notes=("The student is larger than its teacher: 23,626 parameters against 10,000.",),
+    channels={"conv1": (16, 32), "fc1": (32, 64)},
+    layers={"conv1": (16, 26, 26), "relu": (16, 26, 26), "fc1": (32,)},
+    teacher_layers={"block1": (48, 26, 26), "block2": (96, 13, 13), "fc": (128,)},
 )
 
 
@@ -145,6 +148,74 @@ def test_the_student_is_told_before_it_is_trained(session):
     assert "larger than its teacher" in sketch["notes"][0]
 
 
+def test_its_latency_is_told_as_predicted_with_its_range_and_place(session):
+    latency = Estimate(value=9e-6, low=3e-6, high=2e-5, unit="s", source="predicted")
+    s = session(sketch=Sketch(INFO, latency=latency, place="on Raspberry Pi 4"))
+    told = DistillationPanel(s).view["sketch"]["latency"]
+    assert told["origin"] == told["word"] == "predicted"
+    assert told["text"] == "9.00\u202fµs (3.00\u202fµs … 20.0\u202fµs) a call on Raspberry Pi 4"
+    s.sketch = Sketch(INFO, place="here")
+    assert DistillationPanel(s).draw()["sketch"]["latency"] is None
+
+
+def test_proposed_pairs_of_layers_are_shown_and_can_be_changed(session, send):
+    s = session(sketch=Sketch(INFO))
+    part = DistillationPanel(s)
+    assert part.view["pairs"]["hidden"] and part.view["features_weight"]["hidden"]
+    send(part, {"do": "update", "features": "hints"})
+    s.sketch = Sketch(INFO, pairs={"relu": "block1"})
+    [row] = part.draw()["pairs"]["rows"]
+    assert (row["student"]["value"], row["teacher"]["value"]) == ("relu", "block1")
+    assert [option["text"] for option in row["teacher"]["options"]] == [
+        "block1 · 48×26×26",
+        "block2 · 96×13×13",
+        "fc · 128",
+    ]
+    assert not part.draw()["pairs"]["own"]
+    send(part, {"do": "pair", "instead": "relu", "student": "conv1", "teacher": "block2"})
+    assert s.calls[-1] == ("pair_layers", {"conv1": "block2"})
+    send(part, {"do": "pair", "instead": "", **part.draw()["pairs"]["next"]})
+    assert s.calls[-1] == ("pair_layers", {"relu": "block1", "fc1": "fc"})
+    send(part, {"do": "unpair", "student": "relu"})
+    assert s.calls[-1] == ("pair_layers", {})
+    send(part, {"do": "propose"})
+    assert s.calls[-1] == ("pair_layers", {})
+
+
+def test_pairs_and_weight_stay_when_something_else_changes(session, send):
+    pairs = {"conv1": "block1", "gone": "block2"}
+    s = session(distillation=Distillation(features=Features(weight=3.0, pairs=pairs)), sketch=Sketch(INFO))
+    part = DistillationPanel(s)
+    for message in ({"features": "attention"}, {"temperature": 4}, {"student": "separable"}):
+        send(part, {"do": "update", **message})
+    assert s.distillation.features == Features(loss="attention", weight=3.0, pairs=pairs)
+    send(part, {"do": "update", "features_weight": 10})
+    assert s.distillation.features == Features(loss="attention", weight=10.0, pairs=pairs)
+    view = part.draw()
+    assert view["features_weight"]["value"] == 10 and view["pairs"]["own"]
+    first, gone = view["pairs"]["rows"]
+    assert gone["student"]["options"][0]["text"] == "gone"  # of another form: shown, to be changed
+    assert [option["value"] for option in first["student"]["options"] if option["disabled"]] == []
+    assert [option["value"] for option in gone["student"]["options"] if option["disabled"]] == ["conv1"]
+    send(part, {"do": "update", "features_weight": -1})
+    assert part.view["refused"]["field"] == "features_weight"
+    assert s.distillation.features.weight == 10
+
+
+def test_a_layer_has_a_width_of_its_own(session, send):
+    s = session(distillation=Distillation(layers={"fc1": 0.25, "conv*": 0.4}), sketch=Sketch(INFO))
+    part = DistillationPanel(s)
+    widths = part.view["widths"]
+    assert [each["text"] for each in widths["layers"]] == ["conv1 · 16 of 32", "fc1 · 32 of 64", "conv*"]
+    assert [each["share"] for each in widths["layers"]] == [None, 0.25, 0.4]
+    assert (widths["line"], part.view["more"]) == ("conv* ×0.4, fc1 ¼", "1 changed")
+    assert {option["value"] for option in widths["shares"]} >= {None, 0.4, 0.5}
+    send(part, {"do": "widen", "layer": "conv1", "share": 0.75})
+    assert s.calls[-1] == ("choose_width", "conv1", 0.75)
+    send(part, {"do": "update", "student": "depth"})
+    assert part.draw()["widths"]["hidden"]
+
+
 def test_a_student_that_cannot_be_made_is_not_trained(session):
     s = session(sketch=Sketch(None, "No block can be left out."))
     view = DistillationPanel(s).view
@@ -212,5 +283,5 @@ def test_the_browser_changes_only_what_the_panel_shows(session, send):
         send(part, message)
         assert s.problem
     assert s.distillation == Distillation()
-    shown = set(FIELDS) - {"unlabelled", "seeds"}
+    shown = set(FIELDS) - {"unlabelled", "seeds", "features_weight"}
     assert shown <= set(Distillation.model_fields)

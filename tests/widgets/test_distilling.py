@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from small_bench import LONG, Gate, Quiet, until
 
+from widgets.bounding import Calibration
 from widgets.lessons import SEEDS
 from widgets.session import Session
 from workbench import statistics
@@ -16,7 +17,7 @@ from workbench.distillation.progress import DivergenceError
 from workbench.distillation.trained import Trained
 from workbench.errors import Cancelled, RecipeError, WorkbenchError
 from workbench.levers.seed_study import SeedStudy
-from workbench.recipe import Distillation, Quantization, Recipe
+from workbench.recipe import Distillation, Features, Quantization, Recipe
 from workbench.report import Comparison, Estimate
 
 STEPS = 6
@@ -85,11 +86,28 @@ class Bench(Quiet):
                 raise Cancelled
             yield SeedStudy(settings, study.seeds, (COMPARISON,) * number)
 
-    def student(self, settings):
+    def student(self, settings, profile=None):
         self._ask("student", settings)
         if settings.form == "depth":
             raise WorkbenchError("No block can be left out.")
-        return settings.width
+        there = None if profile is None else SimpleNamespace(latency=Estimate.exact(profile.scale, "s", "predicted"))
+        channels = {"conv1": (1, 2), "fc1": (3, 4)}
+        return SimpleNamespace(
+            width=settings.width, latency=there, channels=channels, beside=self._beside, check_pairs=self._check_pairs
+        )
+
+    def _beside(self, latency):
+        return Estimate(value=latency.value / 2, low=0.0, high=latency.high, unit="s", source="predicted")
+
+    def _check_pairs(self, features):
+        if "relu" in features.pairs:
+            raise RecipeError("distillation.features.pairs: no layer 'relu'")
+
+    def feature_pairs(self, settings):
+        self._ask("pairs", settings)
+        if settings.features.loss == "attention":
+            raise WorkbenchError("The student has no hidden layer with positions.")
+        return dict(settings.features.pairs) or {"fc1": "fc2"}
 
     def softened(self, settings, index, temperature):
         self._ask("softened", (settings, index, temperature))
@@ -230,15 +248,15 @@ def test_without_a_distillation_there_is_nothing_to_pause(session):
 def test_a_student_is_sketched_once_for_each_form(session, bench):
     session.sketch_student()
     until(lambda: session.sketch is not None)
-    assert session.sketch == (Distillation().width, "")
+    assert (session.sketch.info.width, session.sketch.reason) == (Distillation().width, "")
     session.update_distillation(temperature=7, labels=100, epochs=1)
     session.sketch_student()
     session.update_distillation(width=0.25)
     session.sketch_student()
-    until(lambda: session.sketch.info == 0.25)
+    until(lambda: session.sketch.info.width == 0.25)
     session.update_distillation(width=0.5)
     session.sketch_student()
-    assert session.sketch.info == 0.5
+    assert session.sketch.info.width == 0.5
     assert len(bench.asked) == 2
     assert threading.current_thread() not in bench.threads
 
@@ -247,8 +265,63 @@ def test_a_student_that_cannot_be_made_says_why(session):
     session.update_distillation(form="depth")
     session.sketch_student()
     until(lambda: session.sketch is not None)
-    assert session.sketch == (None, "No block can be left out.")
+    assert session.sketch[:2] == (None, "No block can be left out.")
     assert session.problem == ""
+
+
+def sketched(session, condition):
+    """Waits until the sketch is so."""
+    session.sketch_student()
+    until(lambda: session.sketch is not None and condition(session.sketch))
+    return session.sketch
+
+
+def test_a_student_s_latency_is_predicted_here_or_on_the_device_that_is_asked_about(session):
+    here = sketched(session, lambda sketch: sketch.latency is not None)
+    assert here.place == "here, onnxruntime"
+    assert here.latency.high == session.baseline.latency.high
+    session.choose_profile("Raspberry Pi 4")
+    there = sketched(session, lambda sketch: sketch.place == "on Raspberry Pi 4")
+    assert there.latency.value == 1.0  # its scale
+    session._calibrations["Raspberry Pi 4"] = Calibration("fake", Recipe(), 6.0, Estimate.exact(2.0, "s", "predicted"))
+    assert sketched(session, lambda sketch: sketch.latency.value != 1.0).latency.value == 3.0
+
+
+def test_hidden_layers_are_paired_as_proposed_until_others_are_chosen(session, bench):
+    with pytest.raises(WorkbenchError, match="choose a loss"):
+        session.pair_layers({"fc1": "fc1"})
+    session.update_distillation(features={"loss": "hints", "weight": 3.0})
+    assert sketched(session, lambda sketch: sketch.pairs).pairs == {"fc1": "fc2"}
+    session.pair_layers({"fc1": "fc1", "fc2": "fc2"})
+    assert session.distillation.features == Features(weight=3.0, pairs={"fc1": "fc1", "fc2": "fc2"})
+    sketched(session, lambda sketch: len(sketch.pairs) == 2)
+    with pytest.raises(WorkbenchError, match="no layer 'relu'"):
+        session.pair_layers({"relu": "fc1"})
+    asked = len(bench.asked)
+    session.update_distillation(features=session.distillation.features.replace(weight=5.0))
+    session.sketch_student()  # a weight changes no pair
+    assert len(bench.asked) == asked
+    session.pair_layers({})
+    assert sketched(session, lambda sketch: len(sketch.pairs) == 1).pairs == {"fc1": "fc2"}
+
+
+def test_hidden_layers_that_cannot_learn_are_told_before_training(session):
+    session.update_distillation(features={"loss": "attention"})
+    sketch = sketched(session, lambda sketch: sketch.reason)
+    assert sketch.info.width == 0.5
+    assert "no hidden layer with positions" in sketch.reason
+
+
+def test_a_layer_may_have_a_width_of_its_own(session):
+    sketched(session, lambda _: True)
+    session.choose_width("conv1", 0.25)
+    session.choose_width("fc1", 1.0)
+    assert session.distillation.layers == {"conv1": 0.25, "fc1": 1.0}
+    for layer, share, words in (("conv2", 0.5, "conv1"), (3, 0.5, "No layer 3"), ("fc1", 0, "greater than 0")):
+        with pytest.raises(WorkbenchError, match=words):
+            session.choose_width(layer, share)
+    session.choose_width("conv1", None)
+    assert session.distillation.layers == {"fc1": 1.0}
 
 
 def test_the_latest_question_wins_and_those_between_are_not_asked(session, bench):
@@ -260,7 +333,7 @@ def test_the_latest_question_wins_and_those_between_are_not_asked(session, bench
         session.update_distillation(width=width)
         session.sketch_student()
     gate.open.set()
-    until(lambda: session.sketch is not None and session.sketch.info == 0.9)
+    until(lambda: session.sketch is not None and session.sketch.info.width == 0.9)
     assert [settings.width for _, settings in bench.asked] == [0.125, 0.9]
 
 

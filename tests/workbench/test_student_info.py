@@ -113,6 +113,52 @@ def test_a_student_may_be_larger_and_that_is_said(bench: wb.Bench) -> None:
     assert len(beside.notes) == 1
 
 
+def test_widths_and_hidden_layers_are_told(bench: wb.Bench) -> None:
+    found = bench.student(SETTINGS.replace(layers={"3": 0.25}))
+    assert found.channels == {"0": (4, 8), "3": (2, 8), "6": (3, 6)}  # the last layer keeps its width
+    assert found.layers["3"] == (2, SIDE, SIDE)
+    assert found.teacher_layers["3"] == (8, SIDE, SIDE)
+    assert "8" not in found.layers
+    small = bench.student(SETTINGS.replace(teacher="small"))
+    assert small.teacher_layers["1"] == (2,)
+
+
+def test_what_a_call_takes_here_lies_between_its_share_of_the_work_and_the_whole(bench: wb.Bench) -> None:
+    model = wb.report.Estimate(value=3e-5, low=2e-5, high=4e-5, unit="s", source="measured")
+    found = bench.student(SETTINGS)
+    here = found.beside(model)
+    assert (here.low, here.high, here.source) == (found.share.value * 2e-5, 4e-5, "predicted")
+    assert here.low < here.value < here.high
+    larger = bench.student(SETTINGS.replace(student="large")).beside(model)
+    assert larger.low == 2e-5
+    assert larger.high > 4e-5
+
+
+@pytest.mark.parametrize(
+    ("loss", "pairs", "words"),
+    [
+        ("hints", {"3": "3"}, ""),
+        ("hints", {"33": "3"}, "student has no hidden layer '33'"),
+        ("hints", {"3": "8"}, "teacher has no hidden layer '8'"),
+        ("hints", {"3": "6"}, r"position with position.*'distance'"),
+        ("attention", {"6": "6"}, "position with position"),
+        ("distance", {"3": "6"}, ""),
+    ],
+)
+def test_pairs_that_cannot_be_compared_are_refused_before_training(
+    bench: wb.Bench, loss: str, pairs: dict[str, str], words: str
+) -> None:
+    features = wb.recipe.Features(loss=loss, pairs=pairs)
+    settings = SETTINGS.replace(features=features)
+    if not words:
+        bench.student(settings).check_pairs(features)
+        return
+    with pytest.raises(RecipeError, match=words):
+        bench.student(settings).check_pairs(features)
+    with pytest.raises(WorkbenchError):  # as the trainer says
+        bench.measure(Recipe(distillation=settings))
+
+
 def test_a_network_of_which_no_block_can_be_left_out_is_told_before_training(bench: wb.Bench) -> None:
     plain = wb.Bench(flat(4)(), bench.task, store=bench.store)
     depth = SETTINGS.replace(form="depth")

@@ -1,0 +1,68 @@
+/** Pairs of hidden layers: in each row one of the student's and the teacher's from which it learns. */
+function layerPairs(send) {
+  const list = el("ul", { class: "wb-layer-pairs", "aria-label": "Hidden layers that learn" });
+  const add = el("button", { type: "button", text: "Add a pair" });
+  const propose = el("button", { type: "button", class: "wb-plain", text: "As proposed", onclick: () => send({ do: "propose" }) });
+  const head = el("p", { class: "wb-layer-pairs-head", "aria-hidden": "true" }, el("span", { text: "Student’s layer" }), el("span", { text: "learns from the teacher’s" }));
+  const node = el("div", { class: "wb-pairing" }, head, list, el("div", { class: "wb-actions" }, add, propose));
+  let next = null;
+  add.addEventListener("click", () => send({ do: "pair", instead: "", ...next }));
+  const make = ({ name }) => {
+    const row = el("li");
+    const mine = chooser("", (value) => send({ do: "pair", instead: name, student: value, teacher: row.teacher }));
+    const theirs = chooser("", (value) => send({ do: "pair", instead: name, student: name, teacher: value }));
+    const remove = el("button", { type: "button", class: "wb-plain", text: "✕", "aria-label": `Remove the pair of ${name}`, onclick: () => send({ do: "unpair", student: name }) });
+    set(mine.input, { "aria-label": `Student’s layer, ${name}` });
+    set(theirs.input, { "aria-label": `Teacher’s layer for ${name}` });
+    row.append(mine.input, el("span", { text: "←", "aria-hidden": "true" }), theirs.input, remove);
+    row.draw = (item, disabled, only) => {
+      row.teacher = item.teacher.value;
+      mine.update(item.student);
+      theirs.update(item.teacher);
+      set(remove, { disabled: disabled || only });
+    };
+    return row;
+  };
+  return {
+    node,
+    update(view) {
+      next = view.next;
+      set(node, { hidden: view.hidden });
+      keyed(list, view.rows, (item) => item.name, make, (row, item) => row.draw(item, view.disabled, view.rows.length < 2));
+      set(head, { hidden: !view.rows.length });
+      set(add, { disabled: view.disabled || !next });
+      set(propose, { hidden: !view.own });
+    },
+  };
+}
+
+/** The width of single layers: one is picked, then its share; a line says which have one of their own. */
+function layerWidths(send) {
+  const id = `wb-width-${Math.random().toString(36).slice(2)}`;
+  let picked = null;
+  let view = { layers: [], shares: [] };
+  const share = chooser("", (value) => send({ do: "widen", layer: picked, share: value }));
+  const layer = chooser("", (value) => {
+    picked = value;
+    draw();
+  });
+  set(layer.input, { id, "aria-label": "Layer whose width is chosen" });
+  set(share.input, { "aria-label": "Width of this layer" });
+  const line = el("p", { class: "wb-line" });
+  const node = el("div", {}, el("div", { class: "wb-row" }, el("label", { for: id, text: "Layer’s width" }), el("span", { class: "wb-two" }, layer.input, share.input)), line);
+  function draw() {
+    const now = view.layers.find((each) => each.value === picked) ?? view.layers[0];
+    picked = now?.value ?? null;
+    layer.update({ options: view.layers.map(({ value, text }) => ({ value, text, disabled: false })), value: picked, disabled: view.disabled });
+    share.update({ options: view.shares, value: now?.share ?? null, disabled: view.disabled });
+  }
+  return {
+    node,
+    update(next) {
+      view = next;
+      set(node, { hidden: view.hidden });
+      set(line, { text: view.line, hidden: !view.line });
+      draw();
+    },
+  };
+}
