@@ -3,7 +3,7 @@ function layerPairs(send) {
   const list = el("ul", { class: "wb-layer-pairs", "aria-label": "Hidden layers that learn" });
   const add = el("button", { type: "button", text: "Add a pair" });
   const propose = el("button", { type: "button", class: "wb-plain", text: "As proposed", onclick: () => send({ do: "propose" }) });
-  const head = el("p", { class: "wb-layer-pairs-head", "aria-hidden": "true" }, el("span", { text: "Student’s layer" }), el("span", { text: "learns from the teacher’s" }));
+  const head = el("p", { class: "wb-line", "aria-hidden": "true", text: "A layer of the student, and the teacher’s from which it learns:" });
   const node = el("div", { class: "wb-pairing" }, head, list, el("div", { class: "wb-actions" }, add, propose));
   let next = null;
   add.addEventListener("click", () => send({ do: "pair", instead: "", ...next }));
@@ -14,7 +14,7 @@ function layerPairs(send) {
     const remove = el("button", { type: "button", class: "wb-plain", text: "✕", "aria-label": `Remove the pair of ${name}`, onclick: () => send({ do: "unpair", student: name }) });
     set(mine.input, { "aria-label": `Student’s layer, ${name}` });
     set(theirs.input, { "aria-label": `Teacher’s layer for ${name}` });
-    row.append(mine.input, el("span", { text: "←", "aria-hidden": "true" }), theirs.input, remove);
+    row.append(mine.input, remove, el("span", { text: "←", "aria-hidden": "true" }), theirs.input);
     row.draw = (item, disabled, only) => {
       row.teacher = item.teacher.value;
       mine.update(item.student);
@@ -38,18 +38,15 @@ function layerPairs(send) {
 
 /** The width of single layers: one is picked, then its share; a line says which have one of their own. */
 function layerWidths(send) {
-  const id = `wb-width-${Math.random().toString(36).slice(2)}`;
   let picked = null;
   let view = { layers: [], shares: [] };
-  const share = chooser("", (value) => send({ do: "widen", layer: picked, share: value }));
-  const layer = chooser("", (value) => {
+  const layer = chooser("Single layer", (value) => {
     picked = value;
     draw();
   });
-  set(layer.input, { id, "aria-label": "Layer whose width is chosen" });
-  set(share.input, { "aria-label": "Width of this layer" });
+  const share = chooser("Its width", (value) => send({ do: "widen", layer: picked, share: value }));
   const line = el("p", { class: "wb-line" });
-  const node = el("div", {}, el("div", { class: "wb-row" }, el("label", { for: id, text: "Layer’s width" }), el("span", { class: "wb-two" }, layer.input, share.input)), line);
+  const node = el("div", {}, layer.node, share.node, line);
   function draw() {
     const now = view.layers.find((each) => each.value === picked) ?? view.layers[0];
     picked = now?.value ?? null;

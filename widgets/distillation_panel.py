@@ -28,7 +28,7 @@ from widgets.distillation_words import (
     WITHOUT_TEMPERATURE,
 )
 from widgets.distilling import TEMPERATURES
-from widgets.formatting import between, count, duration, figures, percent_of, size
+from widgets.formatting import between, count, durations, figures, percent_of, size
 from widgets.learning_curves import said_of
 from widgets.lessons import SEEDS
 from widgets.methods import Words
@@ -192,10 +192,9 @@ def sketch_view(sketch: Sketch | None) -> dict[str, Any]:
         return view
     info, latency = sketch.info, sketch.latency
     if latency is not None:
-        ends = between(str(duration(latency.low)), str(duration(latency.high)))
-        view["latency"] = {"origin": latency.source, "word": latency.source} | {
-            "text": f"{duration(latency.value)} {ends} a call {sketch.place}"
-        }
+        middle, *ends = durations(latency.value, latency.low, latency.high)
+        text = f"{middle} {between(*(end.text for end in ends))} a call {sketch.place}"
+        view["latency"] = {"origin": latency.source, "word": latency.source, "text": text}
     there = [info.latency.sentence] if info.latency is not None and info.latency.latency is None else []
     share = info.parameters / info.model_parameters if info.model_parameters else 1.0
     thousands = figures(info.macs / 1e3) + "k" if info.macs < 1e6 else figures(info.macs / 1e6) + "M"
@@ -232,7 +231,7 @@ class DistillationPanel(Part):
         "sketch",
         "profile",
         "elsewhere",
-        "baseline",
+        "tried",
         "recipe",
         "bench",
         "training",

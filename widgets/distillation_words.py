@@ -24,7 +24,7 @@ FORMS = {
 OWN = "One of the bench’s own students."
 SHARE_OF = {"width": ("width", "Width"), "depth": ("depth", "Blocks kept"), "low_rank": ("rank", "Rank")}
 """Of a form, the field of its share and what it is called."""
-INITIALS = {"random": "new, by the seed", "model": "the model’s, where they fit"}
+INITIALS = {"random": "new, by the seed", "model": "the model’s own"}
 AUGMENTATIONS = {
     "none": Words("none", "Images as they are."),
     "crop": Words("moved", "Moved by up to a fourteenth of their side."),

@@ -51,14 +51,14 @@ class Place(NamedTuple):
     name: str
     profile: Profile | None
     """Of a device that is not here; None: here."""
-    latency: Estimate | None
-    """Of the model in fp32, as measured here."""
+    timed: Report | None
+    """A recipe of the model that was timed here."""
 
     @property
     def key(self) -> Hashable:
         """Equal for equal places."""
         profile = self.profile
-        return (self.name, profile and (profile.model_dump_json(), profile.scale), self.latency)
+        return (self.name, profile and (profile.model_dump_json(), profile.scale), self.timed and self.timed.recipe.key)
 
 
 class Spoken(NamedTuple):
@@ -121,17 +121,17 @@ class Distilling(Clocking):
 
     @property
     def _place(self) -> Place:
-        """The device that is asked about, as it was calibrated; without one, this machine."""
+        """The device that is asked about, as it was calibrated; without one, this machine as the recipe uses it."""
         profile = self.profile
         if profile is not None:
             calibration = self._calibrations.get(profile.name)
             if calibration is not None:
                 profile = profile.calibrated(calibration.predicted.value, calibration.seconds)
             return Place(f"on {profile.name}", profile, None)
-        model = self.baseline
-        if model is None or model.latency is None:
-            return Place("here", None, None)
-        return Place(f"here, {model.recipe.deployment.runtime}", None, model.latency)
+        deployment = self.recipe.deployment
+        same = (each for each in self.tried if each.recipe.deployment == deployment and each.latency is not None)
+        batch = f", batch {deployment.batch}" if deployment.batch > 1 else ""
+        return Place(f"here, {deployment.runtime}{batch}", None, next(same, None))
 
     def pair_layers(self, pairs: Mapping[str, str]) -> None:
         """Choose which hidden layers learn from which of the teacher's in the next training.
@@ -313,14 +313,17 @@ def _sketched(bench: Any, settings: Distillation, place: Place) -> Sketch:
         info = bench.student(settings, place.profile)
     except WorkbenchError as error:
         return Sketch(None, str(error))
-    here = place.latency and info.beside(place.latency)
+    here = place.timed and info.beside(place.timed)
     sketch = Sketch(info, "", {}, here if place.profile is None else info.latency.latency, place.name)
     if settings.features is None:
         return sketch
     try:
-        return sketch._replace(pairs=bench.feature_pairs(settings))
+        sketch = sketch._replace(pairs=bench.feature_pairs(settings))
+        if settings.features.pairs.keys() <= info.layers.keys():  # the trainer also takes blocks of layers
+            info.check_pairs(settings.features)
     except WorkbenchError as error:
         return sketch._replace(reason=str(error))
+    return sketch
 
 
 def _compared(bench: Any, one: Report, other: Report) -> Pair:

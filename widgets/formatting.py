@@ -139,6 +139,13 @@ def duration(seconds: float) -> Quantity:
     return _scaled(seconds, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")))
 
 
+def durations(first: float, *others: float) -> list[Quantity]:
+    """Seconds, all in the unit that suits the first."""
+    unit = duration(first).unit
+    factor = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}.get(unit, 1.0)
+    return [duration(first), *(Quantity(figures(each / factor), unit) for each in others)]
+
+
 def remaining(seconds: float) -> str:
     """How long something still takes, roughly: ``12 s left``, ``3 min left``."""
     if not math.isfinite(seconds):

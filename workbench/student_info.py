@@ -24,7 +24,7 @@ from workbench.hardware.profile import Profile
 from workbench.hardware.roofline import bound
 from workbench.inputs import Inputs
 from workbench.recipe import Features, Quantization
-from workbench.report import Estimate
+from workbench.report import Estimate, Report
 
 
 class StudentInfo(BaseModel):
@@ -63,18 +63,24 @@ class StudentInfo(BaseModel):
         """Whether it has more parameters than its teacher: allowed, and seldom meant."""
         return self.parameters > self.teacher_parameters
 
-    def beside(self, latency: Estimate) -> Estimate:
-        """What a call takes where a call of the model was measured: from its share of the work to all of the time.
+    def beside(self, report: Report) -> Estimate | None:
+        """What a call takes where a recipe was timed beside the model: from its share of the work to all of the time.
 
         Small layers use a device less well, and a call has a part that no student makes shorter. On one core, students
         of seed-cnn by width from an eighth to a half, separable and of a quarter of the rank lay inside (onnxruntime,
         batch 1).
 
         Args:
-            latency: Of the model in fp32, seconds.
+            report: Of any recipe of the same model. Its latency times its speedup is the model's.
+
+        Returns:
+            Seconds for a call of the report's batch; None where it was not timed.
         """
+        latency, speedup = report.latency, report.speedup
+        if latency is None or speedup is None:
+            return None
         low, high = sorted((self.share.value, 1.0))
-        ends = {"low": low * latency.low, "high": high * latency.high}
+        ends = {"low": low * latency.low * speedup.low, "high": high * latency.high * speedup.high}
         middle = math.sqrt(ends["low"] * ends["high"])
         return Estimate(value=middle, **ends, unit=latency.unit, source="predicted")
 

@@ -153,7 +153,7 @@ def test_its_latency_is_told_as_predicted_with_its_range_and_place(session):
     s = session(sketch=Sketch(INFO, latency=latency, place="on Raspberry Pi 4"))
     told = DistillationPanel(s).view["sketch"]["latency"]
     assert told["origin"] == told["word"] == "predicted"
-    assert told["text"] == "9.00\u202fµs (3.00\u202fµs … 20.0\u202fµs) a call on Raspberry Pi 4"
+    assert told["text"] == "9.00\u202fµs (3.00 … 20.0) a call on Raspberry Pi 4"
     s.sketch = Sketch(INFO, place="here")
     assert DistillationPanel(s).draw()["sketch"]["latency"] is None
 

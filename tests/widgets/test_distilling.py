@@ -93,15 +93,22 @@ class Bench(Quiet):
         there = None if profile is None else SimpleNamespace(latency=Estimate.exact(profile.scale, "s", "predicted"))
         channels = {"conv1": (1, 2), "fc1": (3, 4)}
         return SimpleNamespace(
-            width=settings.width, latency=there, channels=channels, beside=self._beside, check_pairs=self._check_pairs
+            width=settings.width,
+            latency=there,
+            channels=channels,
+            beside=self._beside,
+            check_pairs=self._check_pairs,
+            layers={"fc1": (3,), "fc2": (3,), "flat": (3,)},
         )
 
-    def _beside(self, latency):
-        return Estimate(value=latency.value / 2, low=0.0, high=latency.high, unit="s", source="predicted")
+    def _beside(self, report):
+        return report.latency.model_copy(update={"source": "predicted"})
 
     def _check_pairs(self, features):
         if "relu" in features.pairs:
             raise RecipeError("distillation.features.pairs: no layer 'relu'")
+        if features.loss == "hints" and "flat" in features.pairs:
+            raise RecipeError("hints compares position with position")
 
     def feature_pairs(self, settings):
         self._ask("pairs", settings)
@@ -280,6 +287,11 @@ def test_a_student_s_latency_is_predicted_here_or_on_the_device_that_is_asked_ab
     here = sketched(session, lambda sketch: sketch.latency is not None)
     assert here.place == "here, onnxruntime"
     assert here.latency.high == session.baseline.latency.high
+    assert here.latency.source == "predicted"
+    session.update(batch=8)
+    assert sketched(session, lambda sketch: sketch.place == "here, onnxruntime, batch 8").latency is None
+    session.wait(LONG)
+    assert sketched(session, lambda sketch: sketch.latency is not None).place == "here, onnxruntime, batch 8"
     session.choose_profile("Raspberry Pi 4")
     there = sketched(session, lambda sketch: sketch.place == "on Raspberry Pi 4")
     assert there.latency.value == 1.0  # its scale
@@ -310,6 +322,14 @@ def test_hidden_layers_that_cannot_learn_are_told_before_training(session):
     sketch = sketched(session, lambda sketch: sketch.reason)
     assert sketch.info.width == 0.5
     assert "no hidden layer with positions" in sketch.reason
+
+
+def test_pairs_that_another_loss_cannot_compare_are_told_before_training(session):
+    session.update_distillation(features={"loss": "distance", "pairs": {"flat": "fc2"}})
+    assert sketched(session, lambda sketch: sketch.pairs).reason == ""
+    session.update_distillation(features={"loss": "hints", "pairs": {"flat": "fc2"}})
+    sketch = sketched(session, lambda sketch: sketch.reason)
+    assert (sketch.reason, sketch.pairs) == ("hints compares position with position", {"flat": "fc2"})
 
 
 def test_a_layer_may_have_a_width_of_its_own(session):

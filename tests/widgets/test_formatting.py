@@ -113,3 +113,12 @@ def test_a_score_is_written_in_its_own_unit():
 def test_small_numbers_keep_three_figures(value):
     text = f.small(value).replace(",", "").replace("−", "-")
     assert float(text) == pytest.approx(value, rel=6e-3, abs=6e-6)
+
+
+def test_durations_have_the_unit_of_the_first():
+    assert [str(each) for each in f.durations(9e-6, 4.2e-8, 2e-3)] == [
+        "9.00\u202fµs",
+        "0.0420\u202fµs",
+        "2,000\u202fµs",
+    ]
+    assert [each.text for each in f.durations(0.0, 0.0)] == ["0", "0"]

@@ -124,14 +124,20 @@ def test_widths_and_hidden_layers_are_told(bench: wb.Bench) -> None:
 
 
 def test_what_a_call_takes_here_lies_between_its_share_of_the_work_and_the_whole(bench: wb.Bench) -> None:
-    model = wb.report.Estimate(value=3e-5, low=2e-5, high=4e-5, unit="s", source="measured")
+    report = bench.measure(Recipe(quantization=W4A8))
+    assert report.latency is not None
+    assert report.speedup is not None
+    least, most = (getattr(report.latency, end) * getattr(report.speedup, end) for end in ("low", "high"))
     found = bench.student(SETTINGS)
-    here = found.beside(model)
-    assert (here.low, here.high, here.source) == (found.share.value * 2e-5, 4e-5, "predicted")
+    here = found.beside(report)
+    assert here is not None
+    assert (here.low, here.high, here.source) == (found.share.value * least, most, "predicted")
     assert here.low < here.value < here.high
-    larger = bench.student(SETTINGS.replace(student="large")).beside(model)
-    assert larger.low == 2e-5
-    assert larger.high > 4e-5
+    larger = bench.student(SETTINGS.replace(student="large")).beside(report)
+    assert larger is not None
+    assert larger.low == least
+    assert larger.high > most
+    assert found.beside(report.model_copy(update={"latency": None})) is None
 
 
 @pytest.mark.parametrize(
