@@ -1,6 +1,6 @@
 /** Pairs of hidden layers: in each row one of the student's and the teacher's from which it learns. */
 function layerPairs(send) {
-  const list = el("ul", { class: "wb-layer-pairs", "aria-label": "Hidden layers that learn" });
+  const list = el("ul", { class: "wb-layer-pairs", "aria-label": "Pairs of layers" });
   const add = el("button", { type: "button", text: "Add a pair" });
   const propose = el("button", { type: "button", class: "wb-plain", text: "As proposed", onclick: () => send({ do: "propose" }) });
   const head = el("p", { class: "wb-line", "aria-hidden": "true", text: "A layer of the student, and the teacher’s from which it learns:" });
@@ -44,7 +44,7 @@ function layerWidths(send) {
     picked = value;
     draw();
   });
-  const share = chooser("Its width", (value) => send({ do: "widen", layer: picked, share: value }));
+  const share = chooser("Its share", (value) => send({ do: "widen", layer: picked, share: value }));
   const line = el("p", { class: "wb-line" });
   const node = el("div", {}, layer.node, share.node, line);
   function draw() {

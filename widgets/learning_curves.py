@@ -79,7 +79,7 @@ def curves_view(
         "end": "",
         "paused": paused,
         "remark": _remark(curve, kinds),
-        "verdict": verdict_view(comparison, study, training=training),
+        "verdict": verdict_view(comparison, study, training=training) if lesson == "distillation" else [],
     }
     if latest is None or not ends:
         quiet = QUIET[lesson]["training" if training else "applied" if applied else ""]

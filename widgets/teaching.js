@@ -54,7 +54,8 @@ function softenedBars(send) {
       set(right, { text: view.target ? `right: ${view.target}` : "" });
       for (const button of [back, on]) set(button, { disabled: view.total < 2 });
       set(reason, { text: view.reason, hidden: !view.reason });
-      keyed(key, view.speakers.map((name) => ({ name })), (each) => each.name, (each) => el("span", {}, el("i", { "data-speaker": each.name }), each.name), () => {});
+      const said = view.speakers.length ? [...view.speakers.map((name) => ({ name })), { name: "probability, %" }] : [];
+      keyed(key, said, (each) => each.name, ({ name }) => el("span", {}, ...(view.speakers.includes(name) ? [el("i", { "data-speaker": name })] : []), name), () => {});
       follow.theirs(view.temperature.value);
       bars();
     },

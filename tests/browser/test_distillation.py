@@ -43,7 +43,9 @@ def test_a_student_learns_holds_is_kept_and_goes_on_to_four_bits(page: Page, app
 
     # what it will be is said before it is trained
     expect(panel.locator(".wb-sketch")).to_contain_text("23,626 parameters", timeout=SECONDS)
-    panel.get_by_label("Width").select_option(label="¼")
+    expect(panel.locator('.wb-sketch [data-origin="predicted"]')).to_be_visible()
+    expect(panel.locator(".wb-sketch")).to_contain_text("a call here, onnxruntime")
+    panel.get_by_label("Width", exact=True).select_option(label="¼")
     expect(panel.locator(".wb-sketch")).to_contain_text("6,058 parameters", timeout=SECONDS)
     panel.get_by_label("First weights").select_option(label="new, by the seed")
     for wanted in ("5,000", "2,000"):
@@ -87,6 +89,41 @@ def test_a_student_learns_holds_is_kept_and_goes_on_to_four_bits(page: Page, app
     expect(now(page)).to_contain_text("student ×0.25 + W4", timeout=SECONDS)
     settled(page)
     expect(page.locator('.wb-point[data-now="true"]')).to_have_attribute("aria-label", re.compile("student ×0.25 . W4"))
+    assert not faults, faults
+
+
+def test_layers_are_paired_and_widened_one_by_one(page: Page, app, faults) -> None:
+    page.goto(app.address)
+    panel = page.locator(".wb-distillation")
+    panel.get_by_label("Labelled", exact=True).wait_for(timeout=SECONDS)
+    settled(page)
+
+    # the proposal is shown, and changed
+    rows, sketch = panel.locator(".wb-layer-pairs li"), panel.locator(".wb-sketch")
+    expect(rows).to_have_count(0)
+    panel.get_by_label("Hidden layers", exact=True).select_option(label="hints (FitNets)")
+    expect(rows).to_have_count(1, timeout=SECONDS)
+    expect(rows.get_by_label("Student’s layer, pool2")).to_have_value(re.compile("pool2 · 16×5×5|pool2 · 32×5×5"))
+    rows.get_by_label("Teacher’s layer for pool2").select_option(label="pool2 · 32×14×14")
+    panel.get_by_role("button", name="Add a pair").click()
+    expect(rows).to_have_count(2, timeout=SECONDS)
+    moved(panel.get_by_label("Their weight"), "ArrowRight", "2")
+    panel.get_by_label("Epochs").select_option(label="2")  # changes nothing of it
+    expect(rows.get_by_label("Teacher’s layer for pool2")).to_have_value("pool2 · 32×14×14")
+
+    # what cannot be compared is told, and the proposal mends it
+    panel.get_by_label("Hidden layers", exact=True).select_option(label="attention transfer")
+    expect(sketch).to_contain_text("attention compares position with position", timeout=SECONDS)
+    expect(panel.get_by_role("button", name="Distil", exact=True)).to_be_disabled()
+    panel.get_by_role("button", name="As proposed").click()
+    expect(sketch).not_to_contain_text("position with position", timeout=SECONDS)
+    expect(panel.get_by_role("button", name="Distil", exact=True)).to_be_enabled()
+
+    # one layer alone
+    panel.locator("summary").click()
+    panel.get_by_label("Single layer").select_option(label="conv2 · 32 of 64")
+    panel.get_by_label("Its share").select_option(label="¼")
+    expect(panel.get_by_label("Single layer")).to_have_value("conv2 · 16 of 64", timeout=SECONDS)
     assert not faults, faults
 
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
-from waiting import SECONDS, settled
+import re
+from pathlib import Path
 
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect
+from waiting import SECONDS, now, settled
+
+SHORT = """\
+import workbench as wb
+from widgets import Workbench
+bench = wb.zoo.load("seed-cnn")
+[tuned, *_] = [each for each in bench.frontier_reports() if each.recipe.distillation and each.recipe.finetuning]
+few = tuned.recipe.distillation.replace(images=1_000, labels=1_000, epochs=2)
+once = tuned.recipe.finetuning.replace(images=1_000, epochs=1)
+short = tuned.model_copy(update={"recipe": tuned.recipe.replace(distillation=few, finetuning=once)})
+bench.frontier_reports = lambda: (short,)
+Workbench(bench)"""
+"""The workbench with one imported point: a student that is fine-tuned, both for seconds."""
 ELSEWHERE = '.wb-point[data-elsewhere="true"]'
 
 
@@ -36,3 +52,33 @@ def test_the_plot_opens_full_and_a_point_is_measured_here_with_a_click(page: Pag
     expect(picked).to_be_hidden()
     assert points.count() == before - 1
     assert not faults
+
+
+@pytest.fixture
+def short_app(start_app, tmp_path: Path):
+    """The workbench with an imported point that is soon measured again."""
+    path = tmp_path / "short.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SHORT)]), path)
+    return start_app("--notebook", str(path))
+
+
+def test_an_imported_student_learns_beside_its_control_is_tuned_and_measured_here(
+    page: Page, short_app, faults
+) -> None:
+    page.goto(short_app.address)
+    curves, point = page.locator(".wb-curves"), page.locator(ELSEWHERE)
+    point.wait_for(timeout=SECONDS)
+    settled(page)
+    key = point.get_attribute("data-key")
+    point.dispatch_event("click")
+    page.locator(".wb-picked").get_by_role("button", name="Train and measure").click()
+    expect(curves.locator(".wb-line-student")).to_be_attached(timeout=SECONDS)
+    expect(curves.locator(".wb-line-control")).to_be_attached()
+    expect(curves.locator(".wb-line-accuracy")).to_be_attached(timeout=SECONDS)
+    expect(now(page)).to_contain_text("fine-tuned", timeout=SECONDS)
+    settled(page)
+    expect(now(page)).to_contain_text(re.compile("student ×0.5 . W"))
+    here = page.locator(f'.wb-point[data-key="{key}"]')
+    expect(here).to_have_attribute("data-elsewhere", "false")
+    expect(here).to_have_attribute("data-now", "true")
+    assert not faults, faults

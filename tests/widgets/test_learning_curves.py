@@ -94,6 +94,8 @@ def test_the_verdict_is_told_with_its_interval(won, lost, tone, text):
     assert told[0]["tone"] == tone
     assert "".join(piece["text"] for piece in told).startswith(text)
     assert curves_view((), compared(won, lost), training=True, applied=True)["verdict"] == []
+    tuning = curves_view((), compared(won, lost), training=False, applied=True, lesson="finetuning")
+    assert tuning["verdict"] == []  # it was about the student before
 
 
 def test_several_seeds_say_more_than_one():
