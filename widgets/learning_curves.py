@@ -127,8 +127,8 @@ def said_of(
         left += (lap.of - lap.number) * (latest.seconds + left)
     state = ""
     if latest.cancelled:
-        scored = any(getattr(latest, name, None) is not None for lines in LINES.values() for name, _ in lines)
-        learned = scored and latest.step > 0  # the first score is that of the beginning
+        # a fine-tuning's first score is that of the beginning
+        learned = latest.kept if hasattr(latest, "kept") else latest.step > 0 and latest.accuracy is not None
         state = "stopped; the best so far was kept" if learned else "stopped before anything was learned"
     if training:
         state = "paused" if paused else remaining(left)

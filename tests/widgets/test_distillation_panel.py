@@ -130,7 +130,7 @@ def test_what_is_refused_is_said_at_its_control_until_something_is_accepted(sess
     part = DistillationPanel(s)
     send(part, {"do": "update", "temperature": 0})
     assert part.view["refused"]["field"] == "temperature"
-    assert "greater than 0" in part.view["refused"]["text"]
+    assert "numbers above 0" in part.view["refused"]["text"]
     assert (s.distillation, s.problem) == (Distillation(), "")
     send(part, {"do": "update", "seeds": 4})
     assert part.view["refused"]["field"] == "seeds"

@@ -25,6 +25,7 @@ def progress(step, steps=100, student=0.8, control=0.7, cancelled=False, **more)
         student=share(student),
         control=share(control),
         cancelled=cancelled,
+        kept=student is not None,
         **({"loss": 1.0, "parts": {}} | more),
     )
 
@@ -68,9 +69,16 @@ def test_time_left_while_training_and_the_whole_width_once_it_ended():
     assert "best so far was kept" in stopped["foot"] and stopped["lines"][0]["points"][-1][0] == 1
 
 
-@pytest.mark.parametrize(("step", "student"), [(0, 0.3), (3, None)])
-def test_of_a_training_that_was_stopped_before_it_learned_nothing_is_said_to_be_kept(step, student):
-    curve = (progress(step, student=student, control=student, cancelled=True),)
+@pytest.mark.parametrize(
+    "end",
+    [
+        progress(3, student=None, control=None, cancelled=True),
+        SimpleNamespace(step=0, steps=9, seconds=0.0, samples_per_second=0.0, cancelled=True, accuracy=0.5, loss=1.0),
+    ],
+    ids=["distillation", "fine-tuning"],
+)
+def test_of_a_training_that_was_stopped_before_it_learned_nothing_is_said_to_be_kept(end):
+    curve = (end,)
     [said] = [text for text in said_of(curve, training=False, noun="images") if "stopped" in text]
     assert said == "stopped before anything was learned"
 
