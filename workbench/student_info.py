@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ def info(
         model_macs=theirs.macs,
         teacher_parameters=parameters(teacher),
         share=Estimate.exact(share, "", "predicted"),
-        latency=_bounded(ours, profile) if profile else None,
+        latency=_bounded(ours, layers_of(reduced.module), profile) if profile else None,
         changed=reduced.changed,
         kept=tuple(in_words(reduced.kept)),
         notes=tuple(_notes(reduced, parameters(model), parameters(teacher), copied)),
@@ -158,8 +158,9 @@ def _shape(who: str, name: str, layers: Mapping[str, Shape]) -> Shape:
     return layers[name]
 
 
-def _bounded(counts: Counts, profile: Profile) -> DeviceBound:
-    return bound(counts, Precision(Quantization(), {}, {}), profile, 1)
+def _bounded(counts: Counts, layers: Iterable[str], profile: Profile) -> DeviceBound:
+    names = {f"{name}.weight": name for name in layers}
+    return bound(counts, Precision(Quantization(), dict.fromkeys(names.values(), (None, None)), names), profile, 1)
 
 
 def _notes(reduced: Reduced, model: int, teacher: int, copied: bool) -> list[str]:

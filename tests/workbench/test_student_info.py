@@ -123,6 +123,14 @@ def test_widths_and_hidden_layers_are_told(bench: wb.Bench) -> None:
     assert small.teacher_layers["1"] == (2,)
 
 
+def test_a_device_without_floating_point_says_which_layers_need_bits(bench: wb.Bench) -> None:
+    there = bench.student(SETTINGS, "Coral Edge TPU").latency
+    assert there is not None
+    assert there.latency is None
+    assert "Put weights and inputs of 0, 3, 6 and 1 more on 8 bits or fewer" in there.sentence
+    assert "has no bits" not in there.sentence
+
+
 def test_what_a_call_takes_here_lies_between_its_share_of_the_work_and_the_whole(bench: wb.Bench) -> None:
     report = bench.measure(Recipe(quantization=W4A8))
     assert report.latency is not None
