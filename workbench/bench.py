@@ -1150,8 +1150,9 @@ class Bench:
 
     def runs_integers(self, recipe: Recipe) -> bool:
         """Whether a recipe runs in integer kernels where they can be had, and can be compared without any training."""
-        able = recipe.quantization.active and runtimes.get(recipe.deployment.runtime).takes == "graph"
-        return able and self._made(recipe)
+        runtime = runtimes.get(recipe.deployment.runtime)
+        rewrites = runtime.takes == "graph" or runtime.compiles  # what runs operator by operator has none
+        return recipe.quantization.active and rewrites and self._made(recipe)
 
     def told_of_running(self, report: Report) -> tuple[str, ...]:
         """What a report's notes say of how its recipe runs here, or why it does not."""

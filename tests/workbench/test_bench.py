@@ -342,6 +342,7 @@ def test_what_runs_is_told_apart_from_what_is_said_of_task_and_model(tmp_path: P
 def test_only_runtimes_with_integer_kernels_can_differ_from_what_is_simulated(tmp_path: Path) -> None:
     bench = tiny(Store(tmp_path))
     assert bench.runs_integers(quantized(8))
+    assert bench.runs_integers(quantized(8).replace(deployment=Deployment(runtime="inductor")))
     assert not bench.runs_integers(Recipe())
     assert not bench.runs_integers(quantized(8).replace(deployment=Deployment(runtime="eager")))
     untrained = quantized(8).replace(finetuning=Finetuning())
