@@ -83,7 +83,8 @@ def test_a_student_learns_holds_is_kept_and_goes_on_to_four_bits(page: Page, app
 
     # then 4 bits
     bits = page.get_by_label("Weight bits", exact=True)
-    moved(bits, "Home", "2")
+    moved(bits, "Home", "1")
+    moved(bits, "ArrowRight", "2")
     moved(bits, "ArrowRight", "3")
     moved(bits, "ArrowRight", "4")
     expect(now(page)).to_contain_text("student ×0.25 + W4", timeout=SECONDS)
