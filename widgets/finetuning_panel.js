@@ -16,18 +16,21 @@ export default part("wb-card wb-finetuning", (root, send) => {
   const nodes = (controls) => Object.values(controls).map((control) => control.node);
   const more = el("details", { class: "wb-more" }, el("summary", {}, "More", changed), ...nodes(finer));
   let training = false;
+  let paused = false;
   const start = el("button", { type: "button", class: "wb-go", onclick: () => send({ do: training ? "stop" : "start" }) });
+  const hold = el("button", { type: "button", onclick: () => send({ do: paused ? "resume" : "pause" }) });
   const remove = el("button", { type: "button", text: "Without fine-tuning", onclick: () => send({ do: "remove" }) });
   const note = el("p", { class: "wb-line num" });
   const reasons = el("div", { class: "wb-reasons" });
-  root.append(head.node, ...nodes(usual), more, el("div", { class: "wb-actions" }, start, remove), note, reasons);
+  root.append(head.node, ...nodes(usual), more, el("div", { class: "wb-actions" }, start, hold, remove), note, reasons);
   return {
     draw(view) {
-      training = view.training;
+      ({ training, paused } = view);
       set(head.remark, { text: view.remark });
       for (const [field, control] of Object.entries({ ...usual, ...finer })) control.update(view[field]);
       set(changed, { text: view.more, hidden: !view.more });
       set(start, { text: training ? "Stop" : "Fine-tune", disabled: !training && !view.can_start });
+      set(hold, { text: paused ? "Resume" : "Pause", hidden: !training });
       set(remove, { hidden: !view.can_remove });
       set(note, { text: view.note, hidden: !view.note });
       keyed(reasons, view.reasons, (text) => text, () => el("p", { class: "wb-why" }), (node, text) => set(node, { text }));

@@ -40,6 +40,7 @@ def finetuning_view(
     possible: bool = True,
     training: bool = False,
     waiting: bool = False,
+    paused: bool = False,
     curve: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """The picture of the settings.
@@ -54,6 +55,7 @@ def finetuning_view(
         possible: Whether other settings could mend that.
         training: Whether it is under way.
         waiting: Whether something else is being trained.
+        paused: Whether it was told to hold.
         curve: Progress of the training that is under way.
     """
     applied = recipe.finetuning
@@ -64,11 +66,11 @@ def finetuning_view(
     changed = [f for f in FIELDS[2:] if getattr(settings, f) != Finetuning.model_fields[f].default]
     note = ""
     if training:
-        note = "Beginning…"
+        note = "paused" if paused else "Beginning…"
         latest = curve[-1] if curve else None
         if latest is not None and latest.step:
             reached = [f"held-out {percent(latest.accuracy.value)}"] if latest.accuracy is not None else []
-            note = " · ".join([*reached, *said_of(curve, training=True, noun=noun)])
+            note = " · ".join([*reached, *said_of(curve, training=True, noun=noun, paused=paused)])
     elif waiting:
         note = "after the distillation"
     elif applied:
@@ -76,7 +78,7 @@ def finetuning_view(
     elif not active:
         note = "Set bits first."
     return {
-        "remark": "training" if training else "in the recipe" if applied else "off",
+        "remark": ("paused" if paused else "training") if training else "in the recipe" if applied else "off",
         "images": steps_view(settings.images, image_steps(training_images), locked, noun),
         "epochs": choices_view(settings.epochs, {n: str(n) for n in (*EPOCHS, settings.epochs)}, locked),
         "learning_rate": choices_view(
@@ -102,6 +104,7 @@ def finetuning_view(
         "seed": {"value": settings.seed, "disabled": locked},
         "more": f"{len(changed)} changed" if changed else "",
         "training": training,
+        "paused": paused,
         "can_start": not (locked or waiting or reason) and active,
         "can_remove": applied is not None and not training,
         "note": note,
@@ -113,7 +116,7 @@ class FinetuningPanel(Part):
     """Trains the network on the grids of the recipe, and takes the result out of it again."""
 
     _esm = source("fields.js", "finetuning_panel.js")
-    watches: ClassVar[tuple[str, ...]] = ("bench", "finetuning", "recipe", "training", "lesson", "curve")
+    watches: ClassVar[tuple[str, ...]] = ("bench", "finetuning", "recipe", "training", "paused", "lesson", "curve")
 
     def draw(self) -> dict[str, Any]:
         """The panel for the settings of the session."""
@@ -133,6 +136,7 @@ class FinetuningPanel(Part):
             possible=not reason,
             training=mine,
             waiting=session.training and not mine,
+            paused=session.paused,
             curve=session.curve if mine else (),
         )
 
@@ -153,11 +157,14 @@ class FinetuningPanel(Part):
         return ""
 
     def actions(self) -> dict[str, Any]:
-        """``update``: fields of the settings; ``start``, ``stop``, ``remove``; ``nest``: ``bits`` in or out."""
+        """``update``: fields of the settings; ``start``, ``pause``, ``resume``, ``stop``, ``remove``; ``nest``:
+        ``bits`` in or out."""
         return {
             "update": self._update,
             "nest": self._nest,
             "start": lambda _: self.session.finetune(),
+            "pause": lambda _: self.session.pause_training(),
+            "resume": lambda _: self.session.resume_training(),
             "stop": lambda _: self.session.stop_training(),
             "remove": lambda _: self.session.without_finetuning(),
         }

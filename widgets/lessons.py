@@ -55,7 +55,8 @@ class Compared(NamedTuple):
 def in_laps(
     bench: Any, settings: Distillation, seeds: int, pause: threading.Event, cancel: threading.Event
 ) -> Iterator[Any]:
-    """One training for each seed, and the comparison of all; a cancelled one is the last."""
+    """One training for each seed, and the comparison of all; a cancelled one is the last, and what was finished before
+    it is compared."""
     if seeds == 1:
         yield from bench.distil(settings, cancel, pause)
         return
@@ -64,6 +65,8 @@ def in_laps(
         for progress in bench.distil(each, cancel, pause):
             yield progress
         if progress.cancelled:
+            if number > 1:
+                yield Compared(bench.seeds_so_far(settings, seeds))
             return
     with contextlib.suppress(Cancelled):  # what was trained is used all the same
         yield from map(Compared, bench.over_seeds_stream(settings, seeds, cancel))

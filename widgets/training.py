@@ -73,38 +73,17 @@ class Training(Choosing):
             self._require_idle("distillation")
             settings, bench = self.distillation, self.bench
             self.bench.check(Recipe(distillation=settings))
-            self._pause = threading.Event()  # a new one: the last training may still look at its own
             self._begin(
                 Lesson(
                     "distillation",
                     f"Distilling from {settings.teacher}",
                     settings,
-                    partial(in_laps, bench, settings, self.seeds, self._pause),
+                    partial(in_laps, bench, settings, self.seeds, self._new_pause()),
                     lambda: bench.distilled(settings),
                     lambda recipe: recipe.replace(distillation=settings, finetuning=None),
                     then,
                 )
             )
-
-    def pause_training(self) -> None:
-        """Hold the distillation that is under way; all that it has learned stays.
-
-        Raises:
-            WorkbenchError: None is under way.
-        """
-        with self._change():
-            self._require_open()
-            if not self.training or self.lesson != "distillation":
-                raise WorkbenchError("No distillation is under way, and nothing else can be paused.")
-            self._pause.set()
-            self._set(paused=True, problem="")
-
-    def resume_training(self) -> None:
-        """Go on with the distillation that was paused."""
-        with self._change():
-            self._require_open()
-            self._pause.clear()
-            self._set(paused=False, problem="")
 
     def without_distillation(self) -> None:
         """Back from the student to the model itself, quantization and deployment unchanged."""
@@ -153,7 +132,7 @@ class Training(Choosing):
             "finetuning",
             f"Fine-tuning {recipe.replace(finetuning=None).label}",
             settings,
-            partial(bench.finetune, wanted),
+            partial(bench.finetune, wanted, pause=self._new_pause()),
             lambda: bench.finetuned(wanted),
             lambda now: now.replace(**learned),
         )
@@ -184,6 +163,31 @@ class Training(Choosing):
         return bool(self.bench.finetuned(recipe))
 
     # Any training
+
+    def pause_training(self) -> None:
+        """Hold the training that is under way; all that it has learned stays.
+
+        Raises:
+            WorkbenchError: None is under way.
+        """
+        with self._change():
+            self._require_open()
+            if not self.training:
+                raise WorkbenchError("No training is under way; there is nothing to pause.")
+            self._pause.set()
+            self._set(paused=True, problem="")
+
+    def resume_training(self) -> None:
+        """Go on with the training that was paused."""
+        with self._change():
+            self._require_open()
+            self._pause.clear()
+            self._set(paused=False, problem="")
+
+    def _new_pause(self) -> threading.Event:
+        """Of the next training: the last one may still look at its own."""
+        self._pause = threading.Event()
+        return self._pause
 
     def stop_training(self) -> None:
         """End the training soon. The best so far is kept, and used if anything was learned."""

@@ -42,7 +42,7 @@ class Bench(Quiet):
     def __init__(self, report):
         self._report = report
         self.at = lambda what, step, cancel: None
-        self.trained, self.asked, self.threads = set(), [], set()
+        self.trained, self.finished, self.asked, self.threads = set(), set(), [], set()
 
     @property
     def baseline(self):
@@ -73,6 +73,7 @@ class Bench(Quiet):
             yield self._progress(step, cancelled=stopped)
             if stopped:
                 return
+        self.finished.add(settings.seed)
 
     def _progress(self, step, **more):
         return SimpleNamespace(step=step, steps=STEPS, **({"cancelled": False, "paused": False} | more))
@@ -84,6 +85,10 @@ class Bench(Quiet):
             if cancel.is_set():
                 raise Cancelled
             yield SeedStudy(settings, study.seeds, (COMPARISON,) * number)
+
+    def seeds_so_far(self, settings, seeds=3):
+        finished = [seed for seed in range(settings.seed, settings.seed + seeds) if seed in self.finished]
+        return SeedStudy(settings, tuple(finished), (COMPARISON,) * len(finished))
 
     def student(self, settings, profile=None):
         self._ask("student", settings)
@@ -175,6 +180,23 @@ def test_several_seeds_that_are_stopped_leave_the_first_student(session, bench, 
     assert (session.training, session.problem) == (False, "")
 
 
+def test_seeds_that_were_finished_before_a_stop_are_compared(session, bench):
+    session.choose_seeds(3)
+    gates = []
+
+    def at(what, step, cancel):
+        if (what, step) == ("training", 1):
+            gates.append(session.lap.number)
+            if gates[-1] == 3:
+                session.stop_training()
+
+    bench.at = at
+    session.distil()
+    session.wait(LONG)
+    assert gates == [1, 2, 3] and not session.training
+    assert len(session.study.comparisons) == 2
+
+
 @pytest.mark.parametrize("seeds", [0, 2, True, "3", None])
 def test_only_the_offered_numbers_of_seeds_are_taken(session, seeds):
     with pytest.raises(WorkbenchError, match="allowed are 1, 3, 5"):
@@ -242,8 +264,8 @@ def test_a_training_that_diverges_before_it_learned_anything_leaves_the_recipe(s
     assert (session.training, session.recipe) == (False, Recipe())
 
 
-def test_without_a_distillation_there_is_nothing_to_pause(session):
-    with pytest.raises(WorkbenchError, match="No distillation is under way"):
+def test_without_a_training_there_is_nothing_to_pause(session):
+    with pytest.raises(WorkbenchError, match="No training is under way"):
         session.pause_training()
     assert not session.paused
 

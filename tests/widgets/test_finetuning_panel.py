@@ -42,9 +42,17 @@ def test_its_buttons(session, send):
     part = FinetuningPanel(s)
     assert part.view["can_remove"]
     assert (part.view["remark"], part.view["note"]) == ("in the recipe", OTHER_BITS)
-    for action in ("start", "stop", "remove"):
+    for action in ("start", "pause", "resume", "stop", "remove"):
         send(part, {"do": action})
-    assert s.calls == [("finetune",), ("stop_training",), ("without_finetuning",)]
+    calls = ["finetune", "pause_training", "resume_training", "stop_training", "without_finetuning"]
+    assert s.calls == [(call,) for call in calls]
+
+
+def test_a_pause_is_said_where_it_holds(session):
+    s = session(recipe=W2, training=True, lesson="finetuning", paused=True)
+    assert (FinetuningPanel(s).view["remark"], FinetuningPanel(s).view["note"]) == ("paused", "paused")
+    s.lesson = "distillation"
+    assert FinetuningPanel(s).view["remark"] == "off"
 
 
 def test_bit_widths_go_in_and_out(session, send):

@@ -50,7 +50,7 @@ class Bench(Quiet):
     def distil(self, settings, cancel=None, pause=None):
         return self._train(settings, cancel)
 
-    def finetune(self, recipe, cancel=None):
+    def finetune(self, recipe, cancel=None, pause=None):
         return self._train(recipe.finetuning, cancel)
 
     def _train(self, settings, cancel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -65,13 +66,15 @@ class Bench(Quiet):
             best = recipe.replace(quantization=recipe.quantization.replace(method=method))
             yield Choice(best, 1.0 / tried, tried, len(METHODS) + 1)
 
-    def finetune(self, recipe, cancel=None):
+    def finetune(self, recipe, cancel=None, pause=None):
         self.check(recipe)
         self.tuned.append(recipe)
         steps = 10
         for step in range(1, steps + 1):
             self.threads.add(threading.current_thread())
             self.at("training", step, cancel)
+            while pause.is_set() and not cancel.is_set():
+                time.sleep(0.002)
             stopped = cancel.is_set()
             if step > 2:
                 self.trained.add(recipe.key)
@@ -230,6 +233,21 @@ def test_a_model_that_is_chosen_meanwhile_ends_the_choice(report):
 
 
 # Fine-tuning
+
+
+def test_a_fine_tuning_is_paused_and_gone_on_with(session, bench):
+    gate = held(session, bench, "training", 4)
+    session.finetune()
+    assert gate.reached.wait(LONG)
+    session.pause_training()
+    gate.open.set()
+    session.update(activation_bits=8)  # controls answer meanwhile
+    until(lambda: not session.busy)
+    assert session.training and session.paused and session.curve[-1].step < 4
+    session.resume_training()
+    session.wait(LONG)
+    assert (session.training, session.paused, session.problem) == (False, False, "")
+    assert session.curve[-1].step == 10
 
 
 def test_a_fine_tuning_ends_in_the_recipe_and_is_measured(session, bench):
