@@ -95,9 +95,9 @@ def test_bits_say_what_there_are_kernels_for_and_what_runs():
 
 
 def test_energy_is_told_where_the_power_is_known():
-    coral, pi = shown("Coral Edge TPU")["answer"]["facts"][2], shown("Raspberry Pi 5")["answer"]["facts"][2]
+    coral, dpu = shown("Coral Edge TPU")["answer"]["facts"][2], shown("ZCU104 DPU B4096")["answer"]["facts"][2]
     assert "2.00 W" in coral["text"] and coral["word"].endswith("J")
-    assert pi["word"] == "not known"
+    assert dpu["word"] == "not known"
 
 
 def test_a_measured_latency_is_told_from_a_prediction():

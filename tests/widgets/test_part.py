@@ -209,7 +209,7 @@ def test_nonsense_from_the_page_changes_nothing_and_is_answered_in_words(name, c
         ("LayerTable", {"do": "set", "names": "fc1", "weight_bits": 4}),
         ("LayerTable", {"do": "set", "names": [1], "weight_bits": 4}),
         ("LayerTable", {"do": "set", "names": ["fc9"], "weight_bits": 4}),
-        ("LayerTable", {"do": "set", "names": ["fc1"], "weight_bits": 1}),
+        ("LayerTable", {"do": "set", "names": ["fc1"], "weight_bits": 0}),
         ("LayerTable", {"do": "set", "names": ["fc1"], "range": "mse"}),
         ("LayerTable", {"do": "reset", "names": {"fc1": 1}}),
         ("TradeOff", {"do": "restore"}),
