@@ -43,7 +43,8 @@ def main() -> int:
                 f"{'' if asked is None else f'  asked: {asked:.1%}'}"
             )
             if found.layer or found.reason:
-                print(f"{'':13}starts at {found.layer}. {found.reason}")
+                start = f"starts at {found.layer}. " if found.layer else ""
+                print(f"{'':13}{start}{found.reason}")
     return 0 if kept else 1
 
 

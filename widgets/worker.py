@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from workbench.speed.memory import give_back
+
+RESTED = 2.0
+"""Seconds without a job after which the memory of the last ones is given back."""
+
 Job = Callable[[threading.Event], None]
 """Gets the event that is set when its result is no longer wanted."""
 Failed = Callable[[BaseException], None]
@@ -130,13 +135,21 @@ class Worker:
             logging.getLogger(__name__).exception("a job of %r failed, and then what should have said so", self._name)
 
     def _loop(self) -> None:
+        worked = False
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-                if self._waiting is None:
+                called = self._changed.wait_for(
+                    lambda: self._waiting is not None or self._closed, RESTED if worked else None
+                )
+                if called and self._waiting is None:
                     return
                 request = self._running = self._waiting
                 self._waiting = None
+            if request is None:
+                give_back()
+                worked = False
+                continue
+            worked = True
             try:
                 request.job(request.cancel)
             except BaseException as error:

@@ -175,3 +175,21 @@ def test_pace_lets_the_first_through_and_then_at_most_one_per_interval():
     assert passed[0]
     assert sum(passed) <= 11
     assert sum(passed) >= 9
+
+
+def test_memory_is_given_back_once_after_a_rest(worker, errors, monkeypatch):
+    given, rested = [], threading.Event()
+
+    def give_back():
+        given.append(worker.idle)
+        rested.set()
+
+    monkeypatch.setattr("widgets.worker.RESTED", 0.05)
+    monkeypatch.setattr("widgets.worker.give_back", give_back)
+    for _ in range(2):
+        rested.clear()
+        worker.submit(lambda cancel: None, errors.append)
+        assert rested.wait(LONG)
+    rested.clear()
+    assert not rested.wait(0.2)  # nothing was done since
+    assert given == [True, True] and not errors

@@ -70,8 +70,7 @@ def peak_growth(work: Callable[[], object]) -> int | None:
     Returns:
         Bytes; None where the system does not tell (it is Linux that does).
     """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: what was freed goes back, so that its use is seen as growth
+    give_back()  # so that its use is seen as growth
     try:
         (PROC / "self/clear_refs").write_text("5")  # the peak begins anew
         before = _status("VmRSS")
@@ -83,6 +82,15 @@ def peak_growth(work: Callable[[], object]) -> int | None:
         return max(0, _status("VmHWM") - before)
     except (OSError, ValueError):
         return None
+
+
+def give_back() -> None:
+    """Return what was freed to the system, where the C library keeps it back (glibc); milliseconds.
+
+    After an export or a calibration it keeps hundreds of megabytes, which thirty kernels on one machine do not have.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:
