@@ -40,6 +40,20 @@ class QuantizedLayer:
         return grid is not None and grid.integer and self.activation_grid is not None
 
     @property
+    def centred(self) -> Tensor | None:
+        """int8, the weight's whole numbers less their zero point, as kernels multiply them that have none.
+
+        None where these have other scales than one an output channel, or do not fit.
+        """
+        grid = self.weight_grid
+        if self.weight is None or not isinstance(grid, Grid) or not grid.integer or grid.axis not in (None, 0):
+            return None
+        centred = self.weight.to(torch.int16) - grid.along(grid.zero_point, self.weight)
+        if int(centred.amin()) < -128 or int(centred.amax()) > 127:
+            return None
+        return centred.to(torch.int8)
+
+    @property
     def bias_scale(self) -> Tensor:
         """float32, shape () or (channels,): a weight's step times an activation's.
 

@@ -10,7 +10,6 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper
-from torch import Tensor
 
 from workbench.grid import Grid, QuantizedLayer
 
@@ -55,7 +54,7 @@ def integer_product(writer: Writer, node: onnx.NodeProto, layer: QuantizedLayer,
         Whether there is an operator for it; if not, nothing was written.
     """
     told: dict[str, Any] = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    whole = _centred(layer)
+    whole = layer.centred
     grid = layer.weight_grid
     across = place.transposed if node.op_type == "MatMul" else place.transposed != bool(told.get("transB", 0))
     plain = all(told.get(name, value) == value for name, value in PLAIN.items())
@@ -110,14 +109,3 @@ def rounded(writer: Writer, value: str) -> str:
         writer.taken.add(name)
         writer._node("DequantizeLinear", list(arriving(writer, value)), name)
     return name
-
-
-def _centred(layer: QuantizedLayer) -> Tensor | None:
-    """int8, whole numbers less their zero point; None where they have other scales than one a channel."""
-    grid = layer.weight_grid
-    if layer.weight is None or not isinstance(grid, Grid) or not grid.integer or grid.axis not in (None, 0):
-        return None
-    centred = layer.weight.to(torch.int16) - grid.along(grid.zero_point, layer.weight)
-    if int(centred.amin()) < -128 or int(centred.amax()) > 127:
-        return None
-    return centred.to(torch.int8)

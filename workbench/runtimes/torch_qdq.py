@@ -61,7 +61,7 @@ class Qdq:
                     continue
                 taken.add(site)
                 own = module.get_submodule(site)
-                whole = _centred(layer) if _multiplies(own) else None
+                whole = layer.centred if _multiplies(own) else None
                 made = _Before(own, layer.activation_grid) if whole is None else _Product(own, layer, whole)
                 own.__dict__["forward"] = made
                 forwards[layer.name].append(made)
@@ -165,17 +165,6 @@ def _multiplies(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv1d | nn.Conv2d) and (module.padding_mode != "zeros"):
         return False  # what pads comes between the rounding and the product
     return type(module) in PRODUCTS and not (isinstance(module, nn.Conv1d) and isinstance(module.padding, str))
-
-
-def _centred(layer: QuantizedLayer) -> Tensor | None:
-    """Whole numbers less their zero point, which the kernels take for 0; None where no kernel multiplies them."""
-    grid = layer.weight_grid
-    if layer.weight is None or not isinstance(grid, Grid) or not layer.integer or grid.axis not in (None, 0):
-        return None
-    centred = layer.weight.to(torch.int16) - grid.along(grid.zero_point, layer.weight)
-    if int(centred.amin()) < -128 or int(centred.amax()) > 127:
-        return None
-    return centred.to(torch.int8)
 
 
 def _sites(model: nn.Module, layer: QuantizedLayer) -> Iterator[str]:
