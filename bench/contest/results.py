@@ -52,6 +52,13 @@ class Kept:
                 "note": made.note,
             }
             write_atomically(self._file, json.dumps(self._known).encode())
+        return self._result(key)
+
+    def known(self, key: str) -> Result | None:
+        """The result of a key, if it was made."""
+        return self._result(key) if key in self._known else None
+
+    def _result(self, key: str) -> Result:
         found = self._known[key]
         hits = None if found["hits"] is None else _unpacked(found["hits"], found["examples"])
         return Result(hits, found["seconds"], found["note"])

@@ -87,6 +87,17 @@ def test_a_row_is_held_against_the_best(found, standing):
 )
 def test_a_mix_meets_its_target_where_it_is_small_enough_and_ahead(average, low, met):
     planned = [Result([True], 1.0, f"{each:.2f} bits a weight, 9.0 kB of 9.1: fc 2") for each in (2.0, average)]
-    said = mixing.verdict(planned, {"one": Difference(1.0, 0.5, 1.5), "other": Difference(0.3, low, 0.7)})
+    said = mixing.verdict(planned, "uniform 3 bits", Difference(0.3, low, 0.7))
     assert (": met" in said) == met
     assert (": NOT met" in said) != met
+
+
+def test_a_mix_is_held_against_the_best_peer_of_the_table_before(tmp_path):
+    kept = Kept(tmp_path / "kept.json")
+    assert mixing.best_peer(kept, 1) is None
+    names = list(mixing.brevitas_methods.METHODS)[:3]
+    for name, right in zip(names, (2, 3, 1), strict=True):
+        kept.made(f"post-training | {name} | W3A8 | sample 1", lambda r=right: Result([k < r for k in range(4)], 1.0))
+    assert mixing.best_peer(kept, 2) is None  # none has both samples
+    name, results = mixing.best_peer(kept, 1)
+    assert (name, sum(results[0].hits)) == (names[1], 3)
