@@ -126,9 +126,7 @@ class DeploymentPanel(Part):
         bench, report = session.bench, session.report
         runtimes, devices = (bench.runtimes(), bench.devices()) if bench is not None else ((), ())
         mine = report is not None and report.recipe == session.recipe
-        told = (*bench.told_of_running(report), report.untimed) if mine and bench is not None else ()
-        warned = oversubscription(session.recipe.deployment.threads)
-        notes = [note for note in told if note and note != warned]  # which stands beside the threads
+        notes = [note for note in (report.running, report.untimed) if note] if mine else []
         return deployment_view(
             session.recipe.deployment, runtimes, devices, cores(), check=self._refusal, notes=notes
         )  # fmt: skip

@@ -24,7 +24,7 @@ def verdict_view(
             "warnings": list(warnings),
             "state": "empty",
         }
-    advice, notes = report.advice, (*report.notes, *report.disturbances)
+    advice, notes = report.advice, [note for note in report.remarks if note != report.untimed]  # a problem of its own
     waiting = "Counting; the sentence comes with the last image." if busy else ""
     return {
         "verdict": advice.verdict if advice else "",

@@ -19,7 +19,7 @@ def advise(report: Report, baseline: Report, attempt: Try) -> Advice:
         baseline: The same model in fp32.
         attempt: Measures the accuracy and size of a recipe that is about to be suggested.
     """
-    verdict, reason = _verdict(report, baseline), " ".join(report.notes)
+    verdict, reason = _verdict(report, baseline), " ".join(filter(None, (*report.notes, report.running)))
     if report.recipe.finetuning is not None:  # other bits would be trained anew, which cannot be tried in passing
         return Advice(verdict=verdict, reason=reason)
     if not report.recipe.quantization.active:

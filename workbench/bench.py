@@ -1000,9 +1000,8 @@ class Bench:
 
     def _timed(self, report: Report, cancel: threading.Event | None) -> Report:
         timing, note, doubts = self._clocked(report.recipe, cancel)
-        notes = (*report.notes, *((note,) if note else ()))
-        told = {"latency": timing.candidate, "speedup": timing.speedup, "notes": notes, "disturbances": doubts}
-        return report.model_copy(update=told)
+        times = {"latency": timing.candidate, "speedup": timing.speedup}
+        return report.model_copy(update={**times, "running": note or "", "disturbances": doubts})
 
     def _clocked(self, recipe: Recipe, cancel: threading.Event | None) -> tuple[Timing, str | None, tuple[str, ...]]:
         """A recipe's time in turn with the baseline's, what really runs, and what disturbed it."""
@@ -1153,13 +1152,6 @@ class Bench:
         runtime = runtimes.get(recipe.deployment.runtime)
         rewrites = runtime.takes == "graph" or runtime.compiles  # what runs operator by operator has none
         return recipe.quantization.active and rewrites and self._made(recipe)
-
-    def told_of_running(self, report: Report) -> tuple[str, ...]:
-        """What a report's notes say of how its recipe runs here, or why it does not."""
-        recipe = report.recipe
-        network = self._network_for(recipe) if self._made(recipe) else self._network
-        others = {*self.task.notes, *network.remarks(recipe.quantization)}
-        return tuple(note for note in report.notes if note not in others)
 
     def _made(self, recipe: Recipe) -> bool:
         """Whether what a recipe trains is there."""

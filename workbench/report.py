@@ -158,7 +158,9 @@ class Report(_Frozen):
     distillation: Comparison | None = None
     advice: Advice | None = None
     notes: tuple[str, ...] = ()
-    """Sentences that a reader of the numbers has to know."""
+    """Sentences on task and model that a reader of the numbers has to know."""
+    running: str = ""
+    """What the runtime makes of the recipe, where that is not what it says: which kernels run."""
     disturbances: tuple[str, ...] = ()
     """What makes the latency doubtful or void: what else the machine did meanwhile, with what to do."""
     untimed: str = ""
@@ -173,8 +175,9 @@ class Report(_Frozen):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """All sentences beside the numbers: notes, what was disturbed, and what failed."""
-        return (*self.notes, *self.disturbances, *((self.untimed,) if self.untimed else ()))
+        """All sentences beside the numbers: notes, what runs, what was disturbed, and what failed."""
+        said = (*self.notes, self.running, *self.disturbances, self.untimed)
+        return tuple(each for each in said if each)
 
     def _repr_html_(self) -> str:
         """A small table for a notebook's output."""

@@ -57,6 +57,7 @@ def make_report(
     costs: dict[str, tuple[float, float, float]] | None = None,
     advice: Advice | None = None,
     notes: tuple[str, ...] = (),
+    running: str = "",
     untimed: str = "",
 ) -> Report:
     """A report whose statistics are the engine's own."""
@@ -87,6 +88,7 @@ def make_report(
         layers=tuple(rows),
         advice=advice,
         notes=notes,
+        running=running,
         untimed=untimed,
     )
 
@@ -161,7 +163,6 @@ class Fake(traitlets.HasTraits):
     def __init__(self, **values: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
         bench = SimpleNamespace(
-            told_of_running=lambda report: tuple(note for note in report.notes if "noise" not in note),
             description="650 parameters · a task",
             layers=LAYERS,
             training_images=20_000,

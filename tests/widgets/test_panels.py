@@ -10,7 +10,6 @@ from widgets.quantization_panel import FIELDS, QuantizationPanel, quantization_v
 from workbench.choosing import Choice
 from workbench.errors import WorkbenchError
 from workbench.recipe import Deployment, Quantization, Recipe
-from workbench.speed.disturbances import oversubscription
 
 
 def test_bits_go_from_the_fewest_to_floating_point():
@@ -193,7 +192,7 @@ def test_what_would_be_refused_beside_the_rest_is_greyed_with_its_reason(session
 
 def test_what_really_runs_is_said_once_it_is_known(session, report):
     told = "eager: the rounded weights run in fp32."
-    s = session(report=report(notes=(told, "Calibrated on noise.")))
+    s = session(report=report(running=told, notes=("Calibrated on noise.",)))
     assert DeploymentPanel(s).view["notes"] == []  # of an earlier recipe
     s.recipe = s.report.recipe
     assert DeploymentPanel(s).view["notes"] == [told]
@@ -204,15 +203,6 @@ def test_why_nothing_runs_is_said_though_nothing_was_timed(session, report):
     s = session(report=report(untimed=told, latency=None, speedup=None))
     s.recipe = s.report.recipe
     assert DeploymentPanel(s).view["notes"] == [told]
-
-
-def test_a_warning_that_stands_beside_the_threads_is_not_said_twice(session, report):
-    many = Recipe(quantization=Quantization(weight_bits=4), deployment=Deployment(threads=1_024))
-    warned = oversubscription(1_024)
-    s = session(report=report(many, notes=(warned,)))
-    s.recipe = many
-    view = DeploymentPanel(s).view
-    assert (view["warning"], view["notes"]) == (warned, [])
 
 
 def test_every_runtime_says_what_it_does():

@@ -36,7 +36,7 @@ def report(size: float, speedup: Estimate | None = None, drop: float = 0.02, cos
             )
             for name, cost in (costs or {}).items()
         ),
-        notes=("4-bit weights run in 8-bit kernels on this machine.",),
+        running="4-bit weights run in 8-bit kernels on this machine.",
     )
 
 

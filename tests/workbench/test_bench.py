@@ -335,8 +335,9 @@ def test_what_runs_is_told_apart_from_what_is_said_of_task_and_model(tmp_path: P
     bench = tiny(Store(tmp_path))
     eager = quantized(4, sums="both").replace(deployment=Deployment(runtime="eager", threads=1))
     report = bench.measure(eager)
-    assert len(report.notes) == 2  # the model adds nothing that could be rounded
-    assert bench.told_of_running(report) == ("eager has no integer kernels: the rounded weights run in fp32.",)
+    assert len(report.notes) == 1  # the model adds nothing that could be rounded
+    assert report.running == "eager has no integer kernels: the rounded weights run in fp32."
+    assert report.remarks == (*report.notes, report.running, *report.disturbances)
 
 
 def test_only_runtimes_with_integer_kernels_can_differ_from_what_is_simulated(tmp_path: Path) -> None:
