@@ -32,6 +32,8 @@ FACTORS = (2.0, 8.0, 64.0)
 BASELINE_AT = 0.75
 LATENCY = 2
 """Which of the tiles it is."""
+DISTURBED = "\u202f▲"
+"""Behind a latency that other work made doubtful; what it was is in the tile's title and in the verdict."""
 
 Tile = dict[str, Any]
 
@@ -201,6 +203,8 @@ def _latency(report: Report, busy: bool) -> Tile:
             (f"{ratio(1 / faster.value)} slower", "loss"),
             (f" {_factors(1 / faster.high, 1 / faster.low)}", "long"),
         ]
+    if report.disturbances:
+        parts.append((DISTURBED, "loss"))
     tile["parts"] = [{"text": text, "tone": tone} for text, tone in parts]
     end = next((f for f in FACTORS if 1 / f <= faster.low and faster.high <= f), FACTORS[-1])
     low, at, high = (_clip(0.5 - math.log(x, end) / 2) for x in (faster.high, faster.value, faster.low))

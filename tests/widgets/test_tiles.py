@@ -176,6 +176,13 @@ def test_a_latency_of_the_same_kernels_is_foreseen_too(report):
     assert tile(tiles_view(None, None, busy=True, prediction=ahead), "Flips")["state"] == "empty"
 
 
+def test_a_latency_that_was_disturbed_is_marked(report):
+    plain, doubtful = report(), report().model_copy(update={"disturbances": ("Other work took 1.9 of 2 processors.",)})
+    quiet, marked = (tile(tiles_view(each, report(Recipe())), "Latency") for each in (plain, doubtful))
+    assert marked["parts"] == [*quiet["parts"], {"text": "\u202f▲", "tone": "loss"}]
+    assert "Other work" in marked["title"] and "Other work" not in quiet["title"]
+
+
 def test_what_the_runtime_cannot_take_leaves_the_other_tiles_and_a_reason(report):
     why = "onnxruntime crashed on this model (SIGABRT). Choose another runtime."
     advice = Advice(verdict="4× smaller", reason="", suggestion="")
