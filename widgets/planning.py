@@ -14,6 +14,7 @@ from widgets.desk import Desk, merged, method_of
 from widgets.foreseeing import Errand, Foreseeing
 from widgets.formatting import change_unit, duration, points, size, small
 from widgets.problems import in_words
+from workbench.arguments import is_number
 from workbench.errors import Cancelled, PlanError, RecipeError, WorkbenchError
 from workbench.recipe import Quantization, Recipe
 from workbench.report import Report
@@ -400,7 +401,7 @@ def _bits_of(template: Recipe) -> tuple[int, ...]:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def _over(proposal: Proposal, report: Report) -> str:
