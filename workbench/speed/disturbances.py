@@ -15,8 +15,11 @@ from workbench.report import Estimate
 
 ROOT = Path("/")
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
-NOTICED_LOAD = 0.15
-"""Processors that others may use before it is said."""
+NOTICED_LOAD = 0.5
+"""Processors that others may use beside those that are timed before it is said: a browser that draws the page takes
+0.2, and what is timed in turn bears it."""
+SPARED = 0.15
+"""Of a processor that is timed, what others may use of it."""
 NOTICED_CHANGE = 0.05
 """Of the clock's frequency, or of the machine against itself."""
 
@@ -79,8 +82,8 @@ def _said(before: Reading, after: Reading, threads: int, noise: Estimate | None)
     if before.busy is not None and after.busy is not None and wall > 0:
         here = cores()
         others = (after.busy - before.busy - (after.own - before.own)) / wall
-        if others > NOTICED_LOAD:
-            void = here - others < min(threads, here) - NOTICED_LOAD
+        void = here - others < min(threads, here) - SPARED
+        if void or others > NOTICED_LOAD:
             yield f"Other work took {others:.1f} of {_processors(here)} meanwhile: " + (
                 "the figures are void. Stop it and measure again."
                 if void

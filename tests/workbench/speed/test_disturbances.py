@@ -47,6 +47,16 @@ def test_other_load_is_told_and_void_where_it_takes_the_processors_that_are_need
     assert "void" in void
 
 
+def test_a_browser_that_draws_is_borne_where_a_processor_is_left_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing = replace(after(), busy=1.3)
+    assert disturbances(IDLE, drawing, 3) == ()
+    (void,) = disturbances(IDLE, drawing, 4)  # it draws on one that is timed
+    assert "void" in void
+    monkeypatch.setattr(module, "cores", lambda: 1)
+    (void,) = disturbances(IDLE, drawing, 1)
+    assert "0.3 of 1 processor meanwhile" in void and "void" in void
+
+
 def test_a_clock_that_changed_is_told_with_both_frequencies() -> None:
     (said,) = disturbances(IDLE, after(megahertz=1500.0), 1)
     assert "2000" in said
