@@ -15,7 +15,7 @@ from workbench.planning.prediction import Predictor
 from workbench.planning.sensitivity import Asked, Progress, Sensitivity, Term
 from workbench.planning.sizes import Sizes
 from workbench.quantization.quantizer import LayerSpec, WeightSpec, specs
-from workbench.recipe import MAX_BITS, MIN_BITS, MIN_WEIGHT_BITS, Quantization, Recipe
+from workbench.recipe import MAX_BITS, MIN_BITS, Quantization, Recipe
 from workbench.report import Estimate, Flips, Report
 from workbench.statistics import Z
 from workbench.task import Task
@@ -81,7 +81,7 @@ class Forecast:
                 "other, and a prediction adds up what each costs by itself; measure the recipe."
             )
         widths = {recipe.quantization.weight_bits, *(each.weight_bits for each in recipe.quantization.layers.values())}
-        if widths & set(range(MIN_WEIGHT_BITS, MIN_BITS)):
+        if any(bits is not None and bits < MIN_BITS for bits in widths):
             return f"weight_bits: predictions know {MIN_BITS} to {MAX_BITS} bits; measure the recipe."
         if recipe.quantization.activation_range == "dynamic":
             return "quantization: what ranges cost that are taken at each call is not predicted; measure the recipe."

@@ -95,15 +95,12 @@ class _Writer(Writer):
         super().__init__()
         self.packed: set[str] = set()
         """Layers that are left so."""
-        self._rounds = False
-        """Whether any value is rounded, so that there are integer kernels."""
         self._followed: set[str] = set()
-        """Values that are rounded later, with no product between."""
+        """Values that are rounded later, with no product between; without any, there are no integer kernels."""
 
     def look(self, graph: onnx.GraphProto, rounded: Iterable[tuple[str, Grid]]) -> None:
         """See `Writer.look`."""
         self._followed = {value for value, _ in rounded}
-        self._rounds = bool(self._followed)
         for node in reversed(graph.node):  # against the order in which they run
             if node.op_type not in PRODUCTS and not self._followed.isdisjoint(node.output):
                 self._followed.update(node.input)
@@ -113,7 +110,7 @@ class _Writer(Writer):
 
         A convolution has one only where its output is rounded; a matrix product can give floats.
         """
-        if not self._rounds:
+        if not self._followed:
             return True  # `UNPACKING` takes care of all
         follows = "Conv" not in node.op_type or not self._followed.isdisjoint(node.output)
         return layer.activation_grid is not None and follows
